@@ -1,0 +1,67 @@
+"""GenKL: learning from noisy web images with a generalized KL divergence.
+
+Public names are loaded from their modules on first use, so that ``import genkl`` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_MODULES: dict[str, tuple[str, ...]] = {
+    "genkl.data": ("Kind", "NoisyDataset", "Split", "Truth", "load_dataset"),
+    "genkl.data.digits": ("load_digits",),
+    "genkl.data.solar_cells": ("load_solar_cells",),
+    "genkl.models": ("default_model", "linear_head", "small_cnn"),
+    "genkl.backbones": ("EFFICIENTNET_LITE0", "extract_features", "featurize"),
+    "genkl.predict": ("predict_probs",),
+    "genkl.divergence": ("entropy", "generalized_kl", "uniform_like_vectors"),
+    "genkl.identify": (
+        "entropy_score",
+        "flag_above",
+        "identify_nc",
+        "nc_score",
+        "threshold_for_budget",
+    ),
+    "genkl.relabel": (
+        "Relabelled",
+        "Role",
+        "double_hot",
+        "relabel_instances",
+        "reverse_class_ratio",
+    ),
+    "genkl.losses": ("PAPER_LOSSES", "double_hot_loss", "soft_cross_entropy", "three_term_loss"),
+    "genkl.train": ("Examples", "Phase", "fit"),
+    "genkl.evaluate": ("accuracy", "identification_report", "mean_and_std"),
+    "genkl.pipeline": (
+        "Decision",
+        "GenKLConfig",
+        "Round",
+        "Run",
+        "divergence_rule",
+        "entropy_rule",
+        "flag_nothing",
+        "pretrain_models",
+        "run_baseline",
+        "run_genkl",
+    ),
+    "genkl.presets": ("DIGITS", "SOLAR_CELLS"),
+    "genkl.records": ("load_record", "runs_to_frame", "save_record"),
+}
+_EXPORTS: dict[str, str] = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'genkl' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_EXPORTS})

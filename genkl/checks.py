@@ -1,0 +1,140 @@
+"""Checks at the door: every public function states what it was given and what to do instead.
+
+Arrays may be NumPy arrays or torch tensors; the functions here decide which library computes
+(`array_namespace`) and refuse input that would give a wrong number later.
+"""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import array_api_compat
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    Array: TypeAlias = np.ndarray | torch.Tensor
+else:
+    Array: TypeAlias = Any
+
+SUM_TOLERANCE = 1e-3
+"""How far from 1 a probability vector's sum may be: half-precision softmax outputs pass,
+logits and percentages do not."""
+
+
+def as_arrays(*arrays: Any) -> tuple[ModuleType, list[Array]]:
+    """Bring arrays to one library: torch (on the first tensor's device) if any is a tensor.
+
+    Returns:
+        The array-API namespace, and the arrays in their order.
+    """
+    tensors = [a for a in arrays if array_api_compat.is_torch_array(a)]
+    if not tensors:
+        converted = [np.asarray(a) for a in arrays]
+    else:
+        import torch
+
+        device = tensors[0].device
+        converted = [
+            a if array_api_compat.is_torch_array(a) and a.device == device
+            else torch.as_tensor(a, device=device)
+            for a in arrays
+        ]  # fmt: skip
+    return array_api_compat.array_namespace(*converted), converted
+
+
+def as_float64(xp: ModuleType, array: Array) -> Array:
+    """The array in double precision (gradients, if any, flow through the cast)."""
+    return xp.astype(array, xp.float64, copy=False)
+
+
+def check_probabilities(name: str, probs: Array, *, min_ndim: int = 1, ndim: int | None = None):
+    """Refuse anything that is not an array of probability vectors along the last axis.
+
+    Raises:
+        ValueError: wrong number of axes, fewer than 2 classes, NaN, negative entries, or a row
+            whose sum is not 1 within `SUM_TOLERANCE`. The message names the first bad row.
+    """
+    xp = array_api_compat.array_namespace(probs)
+    shape = tuple(probs.shape)
+    if ndim is not None and len(shape) != ndim:
+        raise ValueError(
+            f"{name} has shape {shape}; expected {ndim} axes"
+            + (" (instances, classes)" if ndim == 2 else "")
+        )
+    if len(shape) < min_ndim or shape[-1] < 2:
+        raise ValueError(
+            f"{name} has shape {shape}; the last axis must hold the classes, at least 2 of them"
+        )
+    if math.prod(shape) == 0:
+        return
+    probs = probs.detach() if hasattr(probs, "detach") else probs
+    smallest = float(xp.min(probs))  # NaN anywhere makes this NaN
+    sums = xp.sum(as_float64(xp, probs), axis=-1)
+    off = xp.abs(sums - 1.0) > SUM_TOLERANCE
+    if smallest >= 0 and not bool(xp.any(off)):
+        return
+    rows = xp.reshape(probs, (-1, shape[-1]))
+    if math.isnan(smallest):
+        problem, bad = "contains NaN", xp.any(xp.isnan(rows), axis=-1)
+        remedy = "find where the model's output became NaN before it was saved"
+    elif smallest < 0:
+        problem, bad = f"contains a negative entry ({smallest:.4g})", xp.any(rows < 0, axis=-1)
+        remedy = "pass probabilities, not logits: apply softmax first"
+    else:
+        bad = xp.reshape(off, (-1,))
+        row = int(xp.argmax(xp.astype(bad, xp.uint8)))
+        problem = f"sums to {float(xp.reshape(sums, (-1,))[row]):.4g}, not to 1,"
+        remedy = "divide each row by its sum, or apply softmax to logits"
+    row = int(xp.argmax(xp.astype(bad, xp.uint8)))
+    raise ValueError(f"{name} {problem} in row {row}; {remedy}")
+
+
+def check_labels(name: str, labels: Array, num_classes: int, num_rows: int | None = None) -> None:
+    """Refuse labels that are not integers in 0..num_classes-1, one per row.
+
+    Raises:
+        ValueError: wrong shape, a label out of range (the first one is named).
+        TypeError: labels that are not integers.
+    """
+    xp = array_api_compat.array_namespace(labels)
+    shape = tuple(labels.shape)
+    if len(shape) != 1 or (num_rows is not None and shape[0] != num_rows):
+        expected = f"({num_rows},)" if num_rows is not None else "(N,)"
+        raise ValueError(f"{name} has shape {shape}; expected {expected}, one label per instance")
+    if not xp.isdtype(labels.dtype, "integral"):
+        raise TypeError(
+            f"{name} has dtype {labels.dtype}; expected integers in 0..{num_classes - 1}"
+        )
+    bad = (labels < 0) | (labels >= num_classes)
+    if bool(xp.any(bad)):
+        row = int(xp.argmax(xp.astype(bad, xp.uint8)))
+        raise ValueError(
+            f"{name}[{row}] is {int(labels[row])}, outside 0..{num_classes - 1}; "
+            "map class names to consecutive integers and drop instances of other classes"
+        )
+
+
+def check_positive(name: str, value: float, remedy: str = "") -> None:
+    """Refuse a number that is not finite and greater than 0."""
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} is {value}; it must be a finite number greater than 0" + remedy)
+
+
+def check_beta(beta: float, num_classes: int) -> None:
+    """Refuse a beta outside [0, 1/k), for which there is no truncation threshold tau > 0."""
+    if not 0 <= beta < 1 / num_classes:
+        raise ValueError(
+            f"beta is {beta}; identification needs 0 <= beta < 1/k = {1 / num_classes:.6g} for "
+            f"k = {num_classes} classes, so that tau = 1/k - beta is positive"
+        )
+
+
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Refuse a value that is not one of the known ones, and list those."""
+    if value not in choices:
+        known = ", ".join(str(choice) for choice in choices)
+        raise ValueError(f"unknown {name} {value!r}; choose one of: {known}")

@@ -1,0 +1,100 @@
+"""Digits: 1,797 real 8x8 digits shipped with scikit-learn, with planted noise of every kind.
+
+Digits 0-7 are the known classes. The noisy split holds known digits with a share of wrong labels
+(ID noise), 8s and 9s under random known labels (OOD), and averages of two known digits under one
+of their two labels (ambiguous).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.datasets import load_digits as sklearn_digits
+
+from genkl.data.base import Kind, NoisyDataset, Truth, make_split, take_stratified
+from genkl.data.planting import blend_pairs, check_rate, plant_label_noise
+
+NUM_KNOWN = 8
+
+
+def load_digits(
+    seed: int = 0,
+    *,
+    label_noise: float = 0.4,
+    noise_kind: str = "symmetric",
+    clean_per_class: int = 8,
+    validation_per_class: int = 25,
+    test_per_class: int = 50,
+    num_ambiguous: int = 80,
+    num_ood: int = 160,
+) -> tuple[NoisyDataset, Truth]:
+    """Load the digits with planted noise.
+
+    Args:
+        seed: decides splits and noise.
+        label_noise: share of wrong labels among the known digits of the noisy split.
+        noise_kind: "symmetric" or "pair", see `plant_label_noise`.
+        clean_per_class: verified training images of each of the 8 classes.
+        validation_per_class: validation images of each class.
+        test_per_class: test images of each class.
+        num_ambiguous: blends of two known digits; each consumes two images that appear nowhere
+            else.
+        num_ood: 8s and 9s, at most 354.
+
+    Returns:
+        The data set, inputs of shape (N, 1, 8, 8) in [0, 1], and the truth about its noisy split.
+
+    Raises:
+        ValueError: label_noise outside [0, 1], or more instances asked for than there are.
+    """
+    check_rate("label_noise", label_noise)
+    source = sklearn_digits()
+    images = (source.images / 16.0).astype(np.float32)[:, None]
+    digits = source.target.astype(np.int64)
+    rng = np.random.default_rng(seed)
+
+    known = np.flatnonzero(digits < NUM_KNOWN)
+    clean = take_stratified(digits, known, clean_per_class, rng)
+    left = np.setdiff1d(known, clean)
+    validation = take_stratified(digits, left, validation_per_class, rng)
+    left = np.setdiff1d(left, validation)
+    test = take_stratified(digits, left, test_per_class, rng)
+    left = np.setdiff1d(left, test)
+    unknown = np.flatnonzero(digits >= NUM_KNOWN)
+    if not 0 <= num_ood <= len(unknown):
+        raise ValueError(f"num_ood is {num_ood}; there are 0 to {len(unknown)} images of 8 and 9")
+    if not 0 <= 2 * num_ambiguous < len(left):
+        raise ValueError(
+            f"num_ambiguous is {num_ambiguous}; {len(left)} known digits are left for the noisy "
+            f"split, so at most {(len(left) - 1) // 2} pairs can be blended"
+        )
+
+    ood = rng.choice(unknown, num_ood, replace=False)
+    to_blend = rng.choice(left, 2 * num_ambiguous, replace=False)
+    blends, blend_classes = blend_pairs(images[to_blend], digits[to_blend], rng)
+    plain = np.setdiff1d(left, to_blend)
+
+    given = np.concatenate(
+        [
+            plant_label_noise(digits[plain], NUM_KNOWN, label_noise, rng, noise_kind),
+            blend_classes[np.arange(len(blends)), rng.integers(0, 2, len(blends))],
+            rng.integers(0, NUM_KNOWN, num_ood),
+        ]
+    )
+    true = np.concatenate([digits[plain], np.full(len(blends) + num_ood, -1)])
+    kinds = np.repeat(
+        [Kind.CORRECT, Kind.AMBIGUOUS, Kind.OOD], [len(plain), len(blends), num_ood]
+    ).astype(np.int64)
+    kinds[: len(plain)][given[: len(plain)] != digits[plain]] = Kind.MISLABELLED
+    noisy_images = np.concatenate([images[plain], blends, images[ood]])
+    ids = np.concatenate([plain, len(digits) + np.arange(len(blends)), ood])
+
+    order = rng.permutation(len(ids))
+    dataset = NoisyDataset(
+        name="digits",
+        class_names=tuple(str(digit) for digit in range(NUM_KNOWN)),
+        clean=make_split(images[clean], digits[clean], clean),
+        noisy=make_split(noisy_images[order], given[order], ids[order]),
+        validation=make_split(images[validation], digits[validation], validation),
+        test=make_split(images[test], digits[test], test),
+    )
+    return dataset, Truth(kinds[order], true[order], "planted")

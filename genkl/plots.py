@@ -1,0 +1,309 @@
+"""What does it look like? The book's figures, drawn from arrays and records.
+
+One colour per method and per kind of instance in the whole book, from a palette that colour-blind
+readers can tell apart (Okabe and Ito). Every function draws into axes it is given and returns
+them, or makes a figure and returns that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_curve
+
+from genkl.data import Kind, Truth
+
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PURPLE, SKY, GREY, BLACK = "#CC79A7", "#56B4E9", "#7F7F7F", "#222222"
+
+METHOD_COLORS = {
+    "GenKL": BLUE,
+    "GenKL, no NC stage": SKY,
+    "GenKL, entropy instead": ORANGE,
+    "GenKL, true NC known": BLACK,
+    "divergence": BLUE,
+    "entropy": ORANGE,
+    "given labels": RED,
+    "given labels + fine-tuning": PURPLE,
+    "clean set alone": GREEN,
+}
+"""Method name, as in the records -> colour. An unknown name is drawn in grey."""
+
+KIND_COLORS = {
+    Kind.CORRECT: GREEN,
+    Kind.MISLABELLED: SKY,
+    Kind.AMBIGUOUS: ORANGE,
+    Kind.OOD: RED,
+}
+KIND_NAMES = {
+    Kind.CORRECT: "correct label",
+    Kind.MISLABELLED: "wrong label",
+    Kind.AMBIGUOUS: "ambiguous",
+    Kind.OOD: "out of distribution",
+}
+
+
+def use_book_style() -> None:
+    """Set fonts, grid and size for every figure that follows in this process."""
+    sns.set_theme(
+        context="notebook",
+        style="ticks",
+        rc={
+            "axes.grid": True,
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+            "axes.titlesize": 13,
+            "figure.constrained_layout.use": True,
+            "figure.dpi": 110,
+            "figure.facecolor": "white",
+            "font.size": 12,
+            "grid.color": "#e6e6e6",
+            "legend.frameon": False,
+            "savefig.facecolor": "white",
+        },
+    )
+
+
+# -- the simplex of three classes ------------------------------------------------------------
+
+
+def simplex_points(resolution: int = 120) -> np.ndarray:
+    """A triangular grid of predictions over three classes.
+
+    Args:
+        resolution: steps along each edge.
+
+    Returns:
+        Shape (P, 3), rows sum to 1, P = (resolution + 1)(resolution + 2) / 2.
+    """
+    first, second = np.meshgrid(np.arange(resolution + 1), np.arange(resolution + 1))
+    inside = first + second <= resolution
+    first, second = first[inside], second[inside]
+    return np.stack([first, second, resolution - first - second], axis=1) / resolution
+
+
+def simplex_xy(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Plane coordinates of predictions (P, 3): an equilateral triangle, class 1 at the top."""
+    return points[:, 2] + 0.5 * points[:, 0], np.sqrt(3) / 2 * points[:, 0]
+
+
+def _frame_simplex(ax: Axes, title: str) -> None:
+    corners = np.eye(3)[[0, 1, 2, 0]]
+    ax.plot(*simplex_xy(corners), color=BLACK, lw=1.2)
+    ax.plot(*simplex_xy(np.full((1, 3), 1 / 3)), "+", color=BLACK, ms=9, mew=1.5)
+    for name, (x, y), va in zip(
+        ("class 1", "class 2", "class 3"), ((0.5, 0.9), (0, -0.03), (1, -0.03)),
+        ("bottom", "top", "top"), strict=True,
+    ):  # fmt: skip
+        ax.text(x, y, name, ha="center", va=va, fontsize=10)
+    ax.set(xlim=(-0.12, 1.12), ylim=(-0.12, 1.02), aspect="equal")
+    ax.axis("off")
+    ax.set_title(title, fontsize=11.5)
+
+
+def plot_simplex_region(
+    ax: Axes, is_nc: Callable[[np.ndarray], np.ndarray], title: str, color: str, resolution=150
+) -> Axes:
+    """Shade the predictions over three classes that a rule flags as non-conforming.
+
+    Args:
+        ax: where to draw.
+        is_nc: maps predictions (P, 3) to a mask (P,).
+        title: above the triangle; the flagged share of the triangle's area is added.
+        color: of the region.
+        resolution: grid steps along each edge.
+    """
+    points = simplex_points(resolution)
+    flagged = np.asarray(is_nc(points))
+    x, y = simplex_xy(points)
+    ax.tripcolor(
+        x, y, flagged.astype(float), shading="gouraud", cmap=ListedColormap(["#f2f2f2", color]),
+        vmin=0, vmax=1, rasterized=True,
+    )  # fmt: skip
+    _frame_simplex(ax, f"{title}\n{flagged.mean():.0%} of the triangle")
+    return ax
+
+
+def plot_simplex_values(
+    ax: Axes, values: Callable[[np.ndarray], np.ndarray], title: str, *, vmax=None, levels=12
+) -> Axes:
+    """Contours of a quantity over the predictions of three classes.
+
+    Args:
+        ax: where to draw.
+        values: maps predictions (P, 3) to numbers (P,); infinite ones are clipped.
+        title: above the triangle.
+        vmax: values above it share the darkest colour.
+        levels: number of contour bands.
+    """
+    points = simplex_points(90)
+    points = (points + 1e-4) / (1 + 3e-4)  # keep logarithms finite at the border
+    numbers = np.minimum(np.asarray(values(points)), np.inf if vmax is None else vmax)
+    x, y = simplex_xy(points)
+    mesh = ax.tricontourf(x, y, numbers, levels=levels, cmap="cividis_r")
+    mesh.axes.figure.colorbar(mesh, ax=ax, shrink=0.65, label="loss (nats)", format="%.1f")
+    _frame_simplex(ax, title)
+    return ax
+
+
+# -- instances ----------------------------------------------------------------------------------
+
+
+def plot_images(images: np.ndarray, titles: Sequence[str], columns: int = 8) -> Figure:
+    """A grid of grey images with a title each.
+
+    Args:
+        images: shape (N, H, W) or (N, 1, H, W).
+        titles: N strings.
+        columns: images per row.
+    """
+    images = np.asarray(images).reshape(len(images), *np.asarray(images).shape[-2:])
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.25 * columns, 1.6 * rows), squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, image, title in zip(axes.flat, images, titles, strict=False):
+        ax.imshow(image, cmap="gray", interpolation="nearest")
+        ax.set_title(title, fontsize=10)
+    return figure
+
+
+def plot_scores_by_kind(
+    ax: Axes, scores: np.ndarray, truth: Truth, threshold: float, label: str
+) -> Axes:
+    """Distribution of a score for each kind of instance, and the threshold in use.
+
+    Args:
+        ax: where to draw.
+        scores: shape (N,).
+        truth: of the same instances.
+        threshold: drawn as a line; instances to its right are flagged.
+        label: of the score axis.
+    """
+    groups = [kind for kind in Kind if (truth.kinds == kind).any()]
+    data = [scores[truth.kinds == kind] for kind in groups]
+    for row, (kind, values) in enumerate(zip(groups, data, strict=True)):
+        box = ax.boxplot(
+            values, positions=[row], widths=0.6, orientation="horizontal", patch_artist=True,
+            flierprops={"marker": ".", "ms": 3, "markeredgecolor": GREY}, manage_ticks=False,
+            medianprops={"color": BLACK},
+        )  # fmt: skip
+        box["boxes"][0].set_facecolor(KIND_COLORS[kind])
+        share = float((values >= threshold).mean())
+        ax.text(
+            1.01, row, f"{share:.0%}", transform=ax.get_yaxis_transform(), va="center", fontsize=11
+        )
+    ax.text(
+        1.01, len(groups) - 0.35, "flagged", transform=ax.get_yaxis_transform(), fontsize=10,
+        color=GREY,
+    )  # fmt: skip
+    if np.isfinite(threshold):
+        ax.axvline(threshold, color=BLACK, ls="--", lw=1.5)
+    ax.set_yticks(range(len(groups)), [KIND_NAMES[kind] for kind in groups])
+    ax.set(xlabel=label, ylim=(-0.5, len(groups) - 0.3))
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def plot_flagged_by_threshold(
+    ax: Axes, scores: np.ndarray, truth: Truth, thresholds: np.ndarray, label: str
+) -> Axes:
+    """Share of each kind of instance that is flagged, as the threshold moves.
+
+    Args:
+        ax: where to draw.
+        scores: shape (N,).
+        truth: of the same instances.
+        thresholds: shape (T,), ascending.
+        label: of the threshold axis.
+    """
+    for kind in Kind:
+        values = scores[truth.kinds == kind]
+        if len(values):
+            share = (values[None, :] >= np.asarray(thresholds)[:, None]).mean(axis=1)
+            ax.plot(thresholds, share, color=KIND_COLORS[kind], lw=2.2, label=KIND_NAMES[kind])
+    ax.set(xlabel=label, ylabel="share flagged", ylim=(-0.02, 1.02))
+    ax.legend(fontsize=10)
+    return ax
+
+
+def plot_roc(ax: Axes, scores: Mapping[str, np.ndarray], truth: Truth) -> Axes:
+    """ROC curves of several scores for finding NC instances.
+
+    Args:
+        ax: where to draw.
+        scores: method name -> scores (N,).
+        truth: of the same instances.
+    """
+    for name, values in scores.items():
+        false, true, _ = roc_curve(truth.is_nc, values)
+        ax.plot(false, true, color=METHOD_COLORS.get(name, GREY), lw=2.2, label=name)
+    ax.plot([0, 1], [0, 1], color=GREY, ls=":", lw=1.2)
+    ax.set(
+        xlabel="share of conforming instances flagged", ylabel="share of NC instances found",
+        aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01),
+    )  # fmt: skip
+    ax.legend(loc="lower right", fontsize=10)
+    return ax
+
+
+# -- runs ---------------------------------------------------------------------------------------
+
+
+def plot_methods(
+    ax: Axes, frame: pd.DataFrame, metric: str, label: str, *, by: str = "method"
+) -> Axes:
+    """One row per method: a dot per seed, the mean, and a bar of one standard deviation.
+
+    Args:
+        ax: where to draw.
+        frame: one row per run.
+        metric: the column to show, a share; drawn in percent.
+        label: of the axis.
+        by: the column that names the methods.
+    """
+    methods = list(dict.fromkeys(frame[by]))
+    for row, method in enumerate(reversed(methods)):
+        values = 100 * frame.loc[frame[by] == method, metric].to_numpy()
+        color = METHOD_COLORS.get(method, GREY)
+        spread = values.std(ddof=1) if len(values) > 1 else 0.0
+        ax.errorbar(values.mean(), row, xerr=spread, fmt="D", color=color, ms=8, lw=2.5, capsize=4)
+        ax.plot(values, np.full(len(values), row - 0.25), "o", color=color, ms=5, alpha=0.6)
+        ax.annotate(
+            f"{values.mean():.1f}", (values.mean(), row), xytext=(0, 9), ha="center",
+            textcoords="offset points", fontsize=11,
+        )  # fmt: skip
+    ax.set_yticks(range(len(methods)), list(reversed(methods)))
+    ax.set(xlabel=label, ylim=(-0.6, len(methods) - 0.4))
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def plot_rounds(ax: Axes, frame: pd.DataFrame, metric: str, label: str) -> Axes:
+    """A metric over the rounds: mean over seeds as a line, every seed as a dot.
+
+    Args:
+        ax: where to draw.
+        frame: one row per round (`runs_to_frame` with every_round=True).
+        metric: the column to show, a share; drawn in percent.
+        label: of the axis.
+    """
+    methods = list(dict.fromkeys(frame["method"]))
+    for place, method in enumerate(methods):
+        mine = frame[frame["method"] == method]
+        color = METHOD_COLORS.get(method, GREY)
+        shift = 0.06 * (place - (len(methods) - 1) / 2)
+        ax.plot(mine["index"] + shift, 100 * mine[metric], "o", color=color, ms=5, alpha=0.5)
+        mean = 100 * mine.groupby("index")[metric].mean()
+        ax.plot(mean.index + shift, mean, "D-", color=color, ms=7, lw=2.2, label=method)
+    ax.set(xlabel="round", ylabel=label)
+    ax.set_xticks(sorted(frame["index"].unique()))
+    ax.legend(fontsize=10)
+    return ax
