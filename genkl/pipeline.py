@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from genkl.checks import check_beta, check_choice, check_positive
 from genkl.data import NoisyDataset, Split
@@ -284,6 +284,7 @@ def run_genkl(
     *,
     seed: int = 0,
     make_model: ModelFactory = default_model,
+    predictor: Sequence[nn.Module] = (),
     identify: IdentifyRule | None = None,
     relabel: Callable[..., Relabelled] = relabel_instances,
     losses: Mapping[Role, RowLoss] = PAPER_LOSSES,
@@ -305,6 +306,8 @@ def run_genkl(
         config: settings.
         seed: of weights, batches and mixing.
         make_model: builds a network from (input_shape, num_classes).
+        predictor: models for the first prediction, such as those of `pretrain_models`; where
+            empty, ``config.first_ensemble`` models are pre-trained on the clean set.
         identify: replaces `divergence_rule` in an ablation.
         relabel: replaces `relabel_instances` in an ablation.
         losses: replaces `PAPER_LOSSES` in an ablation.
@@ -326,16 +329,17 @@ def run_genkl(
     rule = identify or divergence_rule(config)
     class_ratio = _clean_class_ratio(dataset)
     setting = _Setting(dataset, config, seed, make_model, losses, device)
-    total = config.first_ensemble + config.max_rounds * config.ensemble
+    to_pretrain = 0 if predictor else config.first_ensemble
+    total = to_pretrain + config.max_rounds * config.ensemble
     rounds: list[Round] = []
     with tqdm(
         total=total, desc=f"{method}, seed {seed}", unit="model", disable=not progress
     ) as bar:
-        models = []
-        for member in range(config.first_ensemble):
+        models = list(predictor)
+        for member in range(to_pretrain):
             models.append(_pretrain(setting, member))
             bar.update()
-        best_models = tuple(models)
+        best_models: tuple[nn.Module, ...] = ()
         for index in range(1, config.max_rounds + 1):
             start = time.perf_counter()
             pred_probs = predict_probs(models, dataset.noisy.inputs)

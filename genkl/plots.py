@@ -132,23 +132,31 @@ def plot_simplex_region(
 
 
 def plot_simplex_values(
-    ax: Axes, values: Callable[[np.ndarray], np.ndarray], title: str, *, vmax=None, levels=12
+    ax: Axes,
+    values: Callable[[np.ndarray], np.ndarray],
+    title: str,
+    *,
+    vmax: float,
+    colorbar: bool = False,
 ) -> Axes:
-    """Contours of a quantity over the predictions of three classes.
+    """Contours of a loss over the predictions of three classes, from 0 to vmax nats.
 
     Args:
         ax: where to draw.
-        values: maps predictions (P, 3) to numbers (P,); infinite ones are clipped.
+        values: maps predictions (P, 3) to losses (P,).
         title: above the triangle.
-        vmax: values above it share the darkest colour.
-        levels: number of contour bands.
+        vmax: losses above it share the darkest colour.
+        colorbar: draw the scale to the right.
     """
     points = simplex_points(90)
     points = (points + 1e-4) / (1 + 3e-4)  # keep logarithms finite at the border
-    numbers = np.minimum(np.asarray(values(points)), np.inf if vmax is None else vmax)
-    x, y = simplex_xy(points)
-    mesh = ax.tricontourf(x, y, numbers, levels=levels, cmap="cividis_r")
-    mesh.axes.figure.colorbar(mesh, ax=ax, shrink=0.65, label="loss (nats)", format="%.1f")
+    numbers = np.clip(np.asarray(values(points)), 0, vmax)
+    mesh = ax.tricontourf(
+        *simplex_xy(points), numbers, levels=np.linspace(0, vmax, 13), cmap="cividis_r"
+    )
+    if colorbar:
+        scale = ax.figure.colorbar(mesh, ax=ax, shrink=0.7, label="loss (nats)", format="%.0f")
+        scale.set_ticks(np.arange(0, vmax + 0.5))
     _frame_simplex(ax, title)
     return ax
 
@@ -156,22 +164,34 @@ def plot_simplex_values(
 # -- instances ----------------------------------------------------------------------------------
 
 
-def plot_images(images: np.ndarray, titles: Sequence[str], columns: int = 8) -> Figure:
+def plot_images(
+    images: np.ndarray,
+    titles: Sequence[str],
+    columns: int = 8,
+    row_names: Sequence[str] | None = None,
+) -> Figure:
     """A grid of grey images with a title each.
 
     Args:
         images: shape (N, H, W) or (N, 1, H, W).
         titles: N strings.
         columns: images per row.
+        row_names: written to the left of each row.
     """
     images = np.asarray(images).reshape(len(images), *np.asarray(images).shape[-2:])
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.25 * columns, 1.6 * rows), squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.25 * columns, (1.6 if any(titles) else 1.3) * rows), squeeze=False
+    )
     for ax in axes.flat:
         ax.axis("off")
     for ax, image, title in zip(axes.flat, images, titles, strict=False):
         ax.imshow(image, cmap="gray", interpolation="nearest")
         ax.set_title(title, fontsize=10)
+    for ax, name in zip(axes[:, 0], row_names or [], strict=False):
+        ax.text(
+            -0.15, 0.5, name.replace(" ", "\n", 1), transform=ax.transAxes, ha="right", va="center"
+        )
     return figure
 
 
@@ -305,5 +325,122 @@ def plot_rounds(ax: Axes, frame: pd.DataFrame, metric: str, label: str) -> Axes:
         ax.plot(mean.index + shift, mean, "D-", color=color, ms=7, lw=2.2, label=method)
     ax.set(xlabel="round", ylabel=label)
     ax.set_xticks(sorted(frame["index"].unique()))
+    ax.legend(fontsize=10)
+    return ax
+
+
+def plot_sweep(
+    ax: Axes, frame: pd.DataFrame, setting: str, metric: str, method: str, label: str
+) -> Axes:
+    """A metric over a setting: mean over seeds, band of one standard deviation.
+
+    Args:
+        ax: where to draw.
+        frame: one row per setting and seed.
+        setting: the column of the horizontal axis.
+        metric: the column of the vertical axis.
+        method: names the line and gives its colour.
+        label: of the vertical axis.
+    """
+    groups = frame.groupby(setting)[metric]
+    mean, std = groups.mean(), groups.std().fillna(0.0)
+    color = METHOD_COLORS.get(method, GREY)
+    ax.plot(mean.index, mean, "o-", color=color, lw=2.2, label=method)
+    ax.fill_between(mean.index, mean - std, mean + std, color=color, alpha=0.18, lw=0)
+    ax.set(xlabel=setting, ylabel=label)
+    ax.legend(fontsize=10)
+    return ax
+
+
+def plot_level(ax: Axes, frame: pd.DataFrame, metric: str, method: str) -> Axes:
+    """A horizontal line at a method's mean over seeds, with a band of one standard deviation."""
+    mean, std = frame[metric].mean(), frame[metric].std(ddof=1) if len(frame) > 1 else 0.0
+    color = METHOD_COLORS.get(method, GREY)
+    ax.axhline(mean, color=color, lw=2.2, label=method)
+    ax.axhspan(mean - std, mean + std, color=color, alpha=0.15, lw=0)
+    ax.legend(fontsize=10)
+    return ax
+
+
+def style_mean_and_std(table: pd.DataFrame, columns: Sequence[str], percent: bool = False):
+    """A table of "mean ± standard deviation" for reading.
+
+    Args:
+        table: from `mean_and_std`.
+        columns: the metrics to show, in order.
+        percent: multiply by 100 and show one decimal, instead of three.
+
+    Returns:
+        A frame of strings with one column per metric; underscores become spaces.
+    """
+
+    def cell(mean: float, std: float) -> str:
+        if np.isnan(mean):
+            return "–"
+        spread = "" if np.isnan(std) else f" ± {100 * std:.1f}" if percent else f" ± {std:.3f}"
+        return (f"{100 * mean:.1f}" if percent else f"{mean:.3f}") + spread
+
+    return pd.DataFrame(
+        {
+            column.replace("_", " "): [
+                cell(row[(column, "mean")], row[(column, "std")]) for _, row in table.iterrows()
+            ]
+            for column in columns
+        },
+        index=table.index,
+    )
+
+
+def plot_simplex_paths(ax: Axes, paths: np.ndarray) -> Axes:
+    """Draw paths of predictions over three classes into a triangle: start dot, end arrow.
+
+    Args:
+        ax: a triangle drawn by `plot_simplex_values` or `plot_simplex_region`.
+        paths: shape (T, S, 3), see `genkl.losses.descend_logits`.
+    """
+    for place in range(paths.shape[1]):
+        x, y = simplex_xy(paths[:, place])
+        ax.plot(x, y, color=RED, lw=1.8)
+        ax.plot(x[0], y[0], "o", color="white", mec=RED, ms=6, mew=1.5)
+        ax.plot(x[-1], y[-1], "o", color=RED, ms=6)
+    return ax
+
+
+def loss_over(loss, target: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """A row loss as a function of the prediction, for `plot_simplex_values`.
+
+    Args:
+        loss: a row loss of `genkl.losses`.
+        target: shape (k,).
+
+    Returns:
+        Maps predictions (P, k) to losses (P,).
+    """
+    import torch
+
+    targets = torch.as_tensor(np.asarray(target, dtype=np.float64))
+
+    def values(points: np.ndarray) -> np.ndarray:
+        logits = torch.from_numpy(np.log(points))
+        return loss(logits, targets.expand_as(logits)).numpy()
+
+    return values
+
+
+def plot_role_losses(ax: Axes, history: pd.DataFrame) -> Axes:
+    """Training loss of each role over the steps.
+
+    Args:
+        ax: where to draw.
+        history: of `genkl.train.FitResult`, one row per evaluation.
+    """
+    for column, name, color in (
+        ("clean_loss", "clean", GREEN),
+        ("non_nc_loss", "non-NC", BLUE),
+        ("nc_loss", "NC", RED),
+    ):
+        if history[column].notna().any():
+            ax.plot(history["step"], history[column], color=color, lw=2.2, label=name)
+    ax.set(xlabel="step", ylabel="mean loss (nats)")
     ax.legend(fontsize=10)
     return ax

@@ -1,4 +1,9 @@
-"""Settings for the embedded data sets; vary them with `dataclasses.replace`."""
+"""Settings for the embedded data sets; vary them with `dataclasses.replace`.
+
+Weights, mixup, ensemble sizes and the uniform-like vectors are those that the paper uses for
+Clothing1M. Steps and learning rates are shared by all methods that the book compares; they were
+looked for on the validation splits of seeds 100 to 102, which no chapter uses.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +12,24 @@ from genkl.train import Phase
 
 DIGITS = GenKLConfig(
     beta=0.03,
-    max_flag_rate=0.05,
     omega=(1.0, 32.0, 1.0),
     mixup_alpha=0.5,
     pretrain=Phase(steps=200, learning_rate=0.05, batch_size=32),
-    train=Phase(steps=400, learning_rate=0.05, batch_size=32),
+    train=Phase(steps=300, learning_rate=0.05, batch_size=32),
     finetune=Phase(
         steps=100, learning_rate=1e-4, optimizer="adam", schedule="constant", batch_size=32
     ),
 )
+"""Digits, k = 8, a small CNN: seconds per round on a laptop."""
+
 SOLAR_CELLS = GenKLConfig(
     beta=0.05,
-    max_flag_rate=0.05,
-    pretrain=Phase(steps=300, learning_rate=0.01, weight_decay=1e-2),
-    train=Phase(steps=400, learning_rate=0.01, weight_decay=1e-2),
+    omega=(1.0, 32.0, 1.0),
+    mixup_alpha=0.5,
+    pretrain=Phase(steps=300, learning_rate=0.003, weight_decay=1e-2, batch_size=32),
+    train=Phase(steps=400, learning_rate=0.003, weight_decay=1e-2, batch_size=32),
+    finetune=Phase(
+        steps=100, learning_rate=1e-5, optimizer="adam", schedule="constant", batch_size=32
+    ),
 )
+"""Solar cells, k = 4, linear heads on frozen features: seconds per round once those are cached."""

@@ -8,7 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genkl import PAPER_LOSSES, Role, double_hot_loss, soft_cross_entropy, three_term_loss
+from genkl import (
+    PAPER_LOSSES,
+    Role,
+    descend_logits,
+    double_hot_loss,
+    soft_cross_entropy,
+    three_term_loss,
+)
 from genkl.losses import Mixing, mixup
 
 
@@ -142,3 +149,27 @@ def test_double_hot_loss_does_not_care_how_the_mass_is_split():
 def test_the_paper_losses_cannot_be_changed_by_accident():
     with pytest.raises(TypeError):
         PAPER_LOSSES[Role.NC] = double_hot_loss
+
+
+@given(st.integers(0, 500))
+def test_double_hot_gradient_is_prediction_minus_responsibilities(seed):
+    rng = np.random.default_rng(seed)
+    logits = torch.from_numpy(rng.normal(size=(5, 4))).requires_grad_()
+    targets = torch.from_numpy(rng.uniform(size=(5, 4)) * (rng.uniform(size=(5, 4)) < 0.7) + 1e-3)
+    (gradient,) = torch.autograd.grad(double_hot_loss(logits, targets).sum(), logits)
+    probs = logits.detach().softmax(1)
+    responsibilities = probs * targets / (probs * targets).sum(1, keepdim=True)
+    assert torch.allclose(gradient, probs - responsibilities)
+
+
+def test_descending_each_loss_ends_where_it_is_smallest():
+    starts = np.array([[0.2, 0.3, 0.5], [0.6, 0.2, 0.2]])
+    uniform = descend_logits(soft_cross_entropy, np.full(3, 1 / 3), starts, steps=500)
+    assert uniform.shape == (501, 2, 3)
+    assert np.allclose(uniform[0], starts)
+    assert np.allclose(uniform[-1], 1 / 3, atol=1e-3)
+    one_hot = descend_logits(soft_cross_entropy, np.eye(3)[1], starts, steps=2000)
+    assert (one_hot[-1, :, 1] > 0.98).all()
+    # A double-hot target is linear inside the logarithm: the heavier entry wins in the end.
+    double = descend_logits(double_hot_loss, np.array([0.6, 0.3, 0.0]), starts, steps=5000)
+    assert (double[-1, :, 0] > 0.98).all()
