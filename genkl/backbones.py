@@ -50,7 +50,7 @@ def build_efficientnet_lite0() -> nn.Module:
     tensors, no code in it can run.
 
     Returns:
-        Module in evaluation mode, without its classifier: (B, 3, H, W) to (B, 1280).
+        Module in evaluation mode, without its classifier; maps (B, 3, H, W) to (B, 1280).
 
     Raises:
         ModuleNotFoundError: the weights are not installed; the message says how to get them.

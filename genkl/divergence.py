@@ -35,7 +35,7 @@ def uniform_like_vectors(
 
     Example:
         >>> uniform_like_vectors(4, num_vectors=2).round(3).tolist()
-        [[0.271, 0.22, 0.24, 0.29], [0.311, 0.182, 0.269, 0.238]]
+        [[0.266, 0.213, 0.236, 0.285], [0.317, 0.185, 0.274, 0.224]]
     """
     if num_classes < 2:
         raise ValueError(f"num_classes is {num_classes}; a prediction needs at least 2 classes")

@@ -70,7 +70,7 @@ def nc_score(pred_probs: Array, beta: float, uniform_like: Array) -> Array:
     Example:
         >>> probs = np.array([[0.97, 0.01, 0.01, 0.01], [0.4, 0.3, 0.2, 0.1]])
         >>> nc_score(probs, 0.05, uniform_like_vectors(4)).round(3).tolist()
-        [0.011, 0.917]
+        [0.008, 0.759]
     """
     xp, costs, entropies = _cross_costs(pred_probs, beta, uniform_like)
     positive = entropies > 0
@@ -100,7 +100,7 @@ def identify_nc(pred_probs: Array, alpha: float, beta: float, uniform_like: Arra
 
     Example:
         >>> probs = np.array([[0.97, 0.01, 0.01, 0.01], [0.4, 0.3, 0.2, 0.1]])
-        >>> identify_nc(probs, 0.9, 0.05, uniform_like_vectors(4)).tolist()
+        >>> identify_nc(probs, 0.7, 0.05, uniform_like_vectors(4)).tolist()
         [False, True]
     """
     check_positive("alpha", alpha, "; raise it to flag fewer instances, lower it to flag more")

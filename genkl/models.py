@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 ModelFactory = Callable[[tuple[int, ...], int], nn.Module]
-"""``(input_shape, num_classes) -> module`` that maps (B, *input_shape) to logits (B, k)."""
+"""``(input_shape, num_classes) -> module``, which maps a batch of inputs to logits (B, k)."""
 
 
 def small_cnn(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:

@@ -1,0 +1,58 @@
+"""The package as a whole: its public names, its examples, its quick import."""
+
+import doctest
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import genkl
+
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(genkl.__path__, "genkl.")
+    if not module.name.endswith("__main__")
+)
+
+
+@pytest.mark.parametrize("name", sorted(genkl.__all__))
+def test_every_public_name_loads_from_where_it_is_defined_and_is_documented(name):
+    value = getattr(genkl, name)
+    assert getattr(importlib.import_module(genkl._EXPORTS[name]), name) is value
+    if callable(value):
+        assert value.__doc__, f"{name} has no docstring"
+        defined_in = value.__module__
+        assert defined_in == genkl._EXPORTS[name] or defined_in.startswith(genkl._EXPORTS[name])
+
+
+def test_names_that_do_not_exist_are_attribute_errors():
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        genkl.nonsense  # noqa: B018
+    assert set(genkl.__all__) <= set(dir(genkl))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_are_true(name):
+    names = {n: getattr(genkl, n) for n in genkl.__all__} | {"np": np}
+    module = importlib.import_module(name)
+    result = doctest.testmod(module, extraglobs=names, optionflags=doctest.ELLIPSIS)
+    assert result.failed == 0
+
+
+def test_the_public_functions_have_examples_that_run():
+    finder = doctest.DocTestFinder()
+    with_examples = [
+        name
+        for name in ("generalized_kl", "uniform_like_vectors", "nc_score", "identify_nc")
+        if any(test.examples for test in finder.find(getattr(genkl, name)))
+    ]
+    assert len(with_examples) == 4
+
+
+def test_importing_the_package_loads_neither_torch_nor_pandas():
+    code = "import sys, genkl; print({'torch', 'pandas', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,142 @@
+"""Figures: they show the numbers they are given, with labels, in one colour per method."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from genkl import Kind, Truth, double_hot_loss, plots
+
+TRUTH = Truth(np.repeat([0, 1, 2, 3], 5), np.zeros(20, dtype=int), "by hand")
+SCORES = np.linspace(0, 1, 20)
+FRAME = pd.DataFrame(
+    {
+        "method": ["GenKL", "GenKL", "given labels", "given labels"],
+        "seed": [0, 1, 0, 1],
+        "index": [1, 2, 1, 2],
+        "test_accuracy": [0.9, 0.94, 0.8, 0.8],
+    }
+)
+
+
+@pytest.fixture
+def ax():
+    figure, axes = plt.subplots()
+    yield axes
+    plt.close(figure)
+
+
+def test_the_grid_covers_the_simplex_evenly():
+    points = plots.simplex_points(20)
+    assert len(points) == 21 * 22 / 2 == len(np.unique(points, axis=0))
+    assert np.allclose(points.sum(axis=1), 1)
+    assert points.min() == 0
+    x, y = plots.simplex_xy(np.eye(3))
+    corners = np.stack([x, y], axis=1)
+    sides = [np.linalg.norm(corners[i] - corners[i - 1]) for i in range(3)]
+    assert np.allclose(sides, 1)
+
+
+def test_a_region_states_its_share(ax):
+    plots.plot_simplex_region(ax, lambda q: q[:, 0] >= 0, "all", "#0072B2", resolution=20)
+    assert ax.get_title() == "all\n100% of the triangle"
+
+
+def test_loss_values_and_paths_are_drawn(ax):
+    values = plots.loss_over(double_hot_loss, np.array([0.5, 0.5, 0]))
+    assert values(np.array([[0.5, 0.25, 0.25]])) == pytest.approx(-np.log(0.375))
+    plots.plot_simplex_values(ax, values, "loss", vmax=3, colorbar=True)
+    plots.plot_simplex_paths(ax, np.full((4, 2, 3), 1 / 3))
+    assert ax.figure.axes[1].get_ylabel() == "loss (nats)"
+
+
+def test_boxes_are_labelled_with_the_share_that_is_flagged(ax):
+    plots.plot_scores_by_kind(ax, SCORES, TRUTH, 0.5, "score")
+    texts = [text.get_text() for text in ax.texts]
+    assert texts[:4] == ["0%", "0%", "100%", "100%"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == list(plots.KIND_NAMES.values())
+
+
+def test_flagged_share_falls_as_the_threshold_rises(ax):
+    plots.plot_flagged_by_threshold(ax, SCORES, TRUTH, np.linspace(0, 1.1, 12), "alpha")
+    assert len(ax.lines) == 4
+    for line in ax.lines:
+        assert (np.diff(line.get_ydata()) <= 0).all()
+        assert line.get_ydata()[0] == 1 or line.get_ydata()[0] >= 0.8
+
+
+def test_a_perfect_score_has_a_perfect_curve(ax):
+    plots.plot_roc(ax, {"entropy": TRUTH.is_nc.astype(float)}, TRUTH)
+    assert {(0.0, 1.0)} <= set(zip(*ax.lines[0].get_data(), strict=True))
+    assert to_hex(ax.lines[0].get_color()) == plots.METHOD_COLORS["entropy"].lower()
+
+
+def test_methods_show_their_mean_in_percent_top_down_in_order(ax):
+    plots.plot_methods(ax, FRAME, "test_accuracy", "test accuracy (%)")
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["given labels", "GenKL"]
+    assert {a.get_text() for a in ax.texts} == {"92.0", "80.0"}
+    assert ax.get_xlabel() == "test accuracy (%)"
+
+
+def test_rounds_and_sweeps_follow_the_means(ax):
+    plots.plot_rounds(ax, FRAME, "test_accuracy", "accuracy (%)")
+    line = next(entry for entry in ax.lines if entry.get_label() == "GenKL")
+    assert np.allclose(line.get_ydata(), [90, 94])
+    figure, other = plt.subplots()
+    plots.plot_sweep(other, FRAME, "index", "test_accuracy", "GenKL", "accuracy")
+    assert np.allclose(other.lines[0].get_ydata(), [0.85, 0.87])
+    plots.plot_level(other, FRAME, "test_accuracy", "entropy")
+    assert np.allclose(other.lines[1].get_ydata(), 0.86)
+    plt.close(figure)
+
+
+def test_role_losses_leave_out_a_role_without_rows(ax):
+    history = pd.DataFrame(
+        {
+            "step": [1, 2],
+            "clean_loss": [1.0, 0.5],
+            "non_nc_loss": [2.0, 1.0],
+            "nc_loss": [np.nan] * 2,
+        }
+    )
+    plots.plot_role_losses(ax, history)
+    assert [line.get_label() for line in ax.lines] == ["clean", "non-NC"]
+
+
+def test_images_fill_the_grid_row_by_row():
+    images = np.arange(3 * 4).reshape(3, 1, 2, 2)
+    figure = plots.plot_images(images, ["a", "b", "c"], columns=2, row_names=["one", "two"])
+    shown = [ax for ax in figure.axes if ax.images]
+    assert [ax.get_title() for ax in shown] == ["a", "b", "c"]
+    assert np.array_equal(shown[2].images[0].get_array(), images[2, 0])
+    plt.close(figure)
+
+
+def test_tables_show_mean_and_spread():
+    columns = pd.MultiIndex.from_product([["x"], ["mean", "std"]])
+    table = pd.DataFrame([[0.5, 0.01], [np.nan, np.nan], [0.25, np.nan]], columns=columns)
+    assert list(plots.style_mean_and_std(table, ["x"])["x"]) == ["0.500 ± 0.010", "–", "0.250"]
+    assert plots.style_mean_and_std(table, ["x"], percent=True)["x"].iloc[0] == "50.0 ± 1.0"
+
+
+def test_colours_can_be_told_apart():
+    # In a simulation of red-green blindness (Machado 2009, severity 1), methods that share a
+    # figure keep their distance.
+    deutan = np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+         [-0.011820, 0.042940, 0.968881]]
+    )  # fmt: skip
+    for group in (
+        ["divergence", "entropy"],
+        ["GenKL", "GenKL, no NC stage", "given labels", "clean set alone", "GenKL, true NC known"],
+    ):
+        seen = [deutan @ matplotlib.colors.to_rgb(plots.METHOD_COLORS[name]) for name in group]
+        for i, first in enumerate(seen):
+            for second in seen[:i]:
+                assert np.linalg.norm(first - second) > 0.15
+    assert set(plots.KIND_COLORS) == set(Kind)
