@@ -1,0 +1,59 @@
+# `make book` and `make test` need Python (3.11 or later) and make; everything else is installed
+# into .venv. Another Python: `make book PYTHON=/path/to/python`.
+
+VENV ?= .venv
+PROFILE ?= quick
+PORT ?= 8000
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help book full test serve clean constraints
+
+help: ## List these targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+book: $(VENV)/.installed-book ## Execute what is stale and render the book into _build/html
+	@$(BIN)/python -P -m genkl.book render --profile $(PROFILE)
+
+full: ## The same with the profile `full`: more seeds, longer training
+	@$(MAKE) --no-print-directory book PROFILE=full
+
+test: $(VENV)/.installed-test ## Lint, and run every test, the rendered book's included
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+	$(BIN)/python -P -m pytest
+
+serve: ## Show the rendered book on http://localhost:8000 (PORT=...)
+	@test -f _build/html/index.html || { echo "Nothing is rendered yet: make book"; exit 1; }
+	@echo "The book: http://localhost:$(PORT) (Ctrl-C ends)"
+	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+clean: ## Remove the rendered book and the executed notebooks (.venv stays)
+	rm -rf _build _executed
+
+constraints: $(VENV)/.installed-test ## Rewrite constraints.txt from what .venv holds
+	$(PIP) freeze --exclude-editable > constraints.txt
+
+# A Python that is named but does not run (a shim without its version) is passed over.
+$(BIN)/python:
+	@for python in $(PYTHON) python3.11 python3 python; do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "Making $(VENV) with $$($$python --version)"; \
+	    exec $$python -m venv $(VENV); \
+	  fi; \
+	done; \
+	echo "Python 3.11 or later is needed: install it, or name it: make PYTHON=/path/to/python"; \
+	exit 1
+
+$(VENV)/.installed-book: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing the book's dependencies into $(VENV): a few minutes the first time"
+	$(PIP) install -e '.[book]' -c constraints.txt
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing the book's and the tests' dependencies into $(VENV): a few minutes the first time"
+	$(PIP) install -e '.[book,test]' -c constraints.txt
+	@touch $@ $(VENV)/.installed-book

@@ -1,0 +1,98 @@
+"""Sphinx extension: the pages of notebooks show their executed copies.
+
+`jupyter-book build .` works by itself: the stale notebooks are executed first, and if one fails
+nothing is written. `GENKL_PROFILE` names the profile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.errors import ExtensionError
+
+FOLDER = "notebooks/"
+
+
+def execute_stale(app: Sphinx) -> None:
+    """Execute what is stale, unless the caller has just done it."""
+    if os.environ.get("GENKL_ALREADY_EXECUTED"):
+        return
+    command = [sys.executable, "-P", "-m", "genkl.book", "execute"]
+    command += ["--profile", app.config.genkl_profile, "--root", str(app.srcdir)]
+    if subprocess.run(command).returncode:
+        raise ExtensionError("a notebook failed (see above); no page was written")
+
+
+def executed_copy(app: Sphinx, docname: str) -> Path:
+    name = docname.removeprefix(FOLDER)
+    return Path(app.srcdir) / "_executed" / app.config.genkl_profile / f"{name}.ipynb"
+
+
+def read_executed(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Replace a notebook's source by its executed copy."""
+    if not docname.startswith(FOLDER):
+        return
+    copy = executed_copy(app, docname)
+    app.env.note_dependency(str(copy))
+    notebook = json.loads(copy.read_text("utf-8"))
+    if note := parameters_note(notebook["metadata"].get("genkl", {}).get("changed", {})):
+        insert_below_title(notebook["cells"], note)
+    source[0] = json.dumps(notebook)
+
+
+def parameters_note(changed: dict[str, list[Any]]) -> str:
+    """The note on a page whose parameters the reader changed; empty for any other."""
+    if not changed:
+        return ""
+    listing = ", ".join(
+        f"`{key} = {value!r}` (default `{usual!r}`)" for key, (value, usual) in changed.items()
+    )
+    return f":::{{important}}\nExecuted with changed parameters: {listing}\n:::\n"
+
+
+def insert_below_title(cells: list[dict[str, Any]], note: str) -> None:
+    for cell in cells:
+        lines = "".join(cell["source"]).splitlines(keepends=True)
+        for number, line in enumerate(lines):
+            if cell["cell_type"] == "markdown" and line.startswith("# "):
+                cell["source"] = [*lines[:number], line.rstrip("\n"), "\n\n", note, "\n"]
+                cell["source"] += lines[number + 1 :]
+                return
+
+
+def pages_that_quote(
+    app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
+) -> list[str]:
+    """Pages that quote a notebook's numbers are read again when a notebook has changed."""
+    if not any(name.startswith(FOLDER) for name in added | changed):
+        return []
+    return [
+        name
+        for name in env.found_docs - added - changed
+        if "glue:" in Path(env.doc2path(name)).read_text("utf-8")
+    ]
+
+
+def style_digest(folder: Path) -> str:
+    """Changes with any style sheet or picture, which Sphinx alone would not copy again."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    profile = os.environ.get("GENKL_PROFILE", "quick")
+    app.add_config_value("genkl_profile", profile, "env")  # another one: read all pages again
+    written_from = f"{profile} {style_digest(Path(app.srcdir) / 'book' / '_static')}"
+    app.add_config_value("genkl_written_from", written_from, "html")  # another: write them again
+    app.connect("builder-inited", execute_stale)
+    app.connect("source-read", read_executed)
+    app.connect("env-get-outdated", pages_that_quote)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
