@@ -23,7 +23,7 @@ test: $(VENV)/.installed-test ## Lint, and run every test, the rendered book's i
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
-	$(BIN)/nbstripout --verify notebooks/*.ipynb
+	$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
 	$(BIN)/python -P -m pytest
 
 serve: ## Show the rendered book on http://localhost:8000 (PORT=...)
@@ -35,7 +35,7 @@ clean: ## Remove the rendered book and the executed notebooks (.venv stays)
 	rm -rf _build _executed
 
 constraints: $(VENV)/.installed-test ## Rewrite constraints.txt from what .venv holds
-	$(PIP) freeze --exclude-editable > constraints.txt
+	$(PIP) freeze --all --exclude-editable --exclude pip > constraints.txt
 
 # A Python that is named but does not run (a shim without its version) is passed over.
 $(BIN)/python:

@@ -403,6 +403,9 @@ def plan(
         names: notebooks to plan; all where empty.
         overrides: changed parameters; those kept on disk where None.
 
+    Returns:
+        The jobs in the manifest's order.
+
     Raises:
         BookError: an unknown profile, notebook or parameter, or a value of another type. The
             message lists the known ones.
@@ -422,7 +425,7 @@ def plan(
         )
     if overrides is None:
         overrides = read_overrides(project)
-    jobs = [_plan_one(project, name, entries[name], overrides.get(name, {})) for name in existing]
+    jobs = [_plan_one(project, name, entries[name], overrides.get(name, {})) for name in entries]
     return [job for job in jobs if job.name in (list(names) or existing)]
 
 

@@ -459,11 +459,12 @@ def small_book(project: Project) -> Project:
     for folder in ("_ext", "_static"):
         shutil.copytree(REPOSITORY / "book" / folder, root / "book" / folder)
     (root / "book" / "references.bib").write_text("")
-    (root / "book" / "index.md").write_text(
-        "# Start\n\nIt is {glue:text}`../notebooks/a.ipynb::number:.1f`.\n"
+    (root / "book" / "index.md").write_text("# Start\n")
+    (root / "book" / "quote.md").write_text(
+        "# Quote\n\nIt is {glue:text}`../notebooks/a.ipynb::number:.1f`.\n"
     )
-    toc = "format: jb-book\nroot: book/index\nchapters: [{file: notebooks/a}, {file: notebooks/b}]"
-    (root / "_toc.yml").write_text(toc)
+    files = "[{file: notebooks/a}, {file: notebooks/b}, {file: book/quote}]"
+    (root / "_toc.yml").write_text(f"format: jb-book\nroot: book/index\nchapters: {files}\n")
     write(project, "a", "from myst_nb import glue\nglue('number', alpha)")
     return project
 
@@ -473,13 +474,17 @@ def page(project: Project, name: str) -> str:
     return re.sub(r"<[^>]*>", "", (project.html / f"{name}.html").read_text())
 
 
+def pages(project: Project) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in project.html.rglob("*.html")}
+
+
 @pytest.mark.book
 def test_nothing_is_published_unless_everything_succeeds(
     small_book: Project, capfd: pytest.CaptureFixture[str]
 ) -> None:
     project = small_book
     assert command(project, "render") == 0
-    assert "It is 1.1" in page(project, "book/index")
+    assert "It is 1.1" in page(project, "book/quote")
     assert "changed parameters" not in page(project, "notebooks/a")
 
     # Another parameter shows on its page, and on the page that quotes its number.
@@ -489,31 +494,29 @@ def test_nothing_is_published_unless_everything_succeeds(
     assert "alpha = 7.5" in shown
     assert "default" in shown
     assert "1.05" in shown
-    assert "It is 7.5" in page(project, "book/index")
+    assert "It is 7.5" in page(project, "book/quote")
     assert "chapter a --reset" in capfd.readouterr().out
 
-    # A page that warns is not published, this time or the next.
-    published = {path: path.read_bytes() for path in project.html.rglob("*.html")}
-    template = project.template("b").read_text()
-    write(project, "b", "1")
-    cells = json.loads(project.template("b").read_text())
-    cells["cells"][0]["source"] = "# Other\n\n{ref}`nowhere`"
-    project.template("b").write_text(json.dumps(cells))
-    for _ in range(2):
-        assert command(project, "render") == 1
-        assert "nowhere" in capfd.readouterr().err
-    assert {path: path.read_bytes() for path in project.html.rglob("*.html")} == published
-
-    # Nor is anything when a notebook fails.
+    # Nothing is published when a notebook fails.
+    published, folder = pages(project), project.html.stat().st_ino
+    good = project.template("b").read_text()
     write(project, "b", "1 / 0")
     assert command(project, "render") == 1
     assert "ZeroDivisionError" in capfd.readouterr().out
-    assert {path: path.read_bytes() for path in project.html.rglob("*.html")} == published
+
+    # Nor when a page warns, this time or the next.
+    warning = json.loads(good)
+    warning["cells"][0]["source"] = "# Other\n\n{ref}`nowhere`"
+    project.template("b").write_text(json.dumps(warning))
+    for _ in range(2):
+        assert command(project, "render") == 1
+        assert "nowhere" in capfd.readouterr().err
+    assert (pages(project), project.html.stat().st_ino) == (published, folder)
 
     # Mended, and the change taken back.
-    project.template("b").write_text(template)
+    project.template("b").write_text(good)
     assert command(project, "chapter", "a", "--reset") == 0
-    assert "It is 1.1" in page(project, "book/index")
+    assert "It is 1.1" in page(project, "book/quote")
     assert "changed parameters" not in page(project, "notebooks/a")
 
 
@@ -527,9 +530,10 @@ def test_jupyter_book_by_itself_executes_first(small_book: Project) -> None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("GENKL_")}
         return subprocess.run(build, cwd=project.root, env=environment).returncode
 
-    write(project, "b", "1 / 0")
-    assert build() != 0
-    assert not list(project.html.rglob("*.html"))
     write(project, "b", "print(6 * 7)")
     assert build() == 0
     assert "42" in page(project, "notebooks/b")
+    published = pages(project)
+    write(project, "b", "1 / 0")
+    assert build() != 0
+    assert pages(project) == published
