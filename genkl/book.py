@@ -35,6 +35,7 @@ from typing import Any
 PACKAGE = "genkl"
 DEFAULT_PROFILE = "quick"
 HEARTBEAT_SECONDS = 20
+KERNEL_STARTS = 3
 
 
 class BookError(Exception):
@@ -568,6 +569,29 @@ def _prepare(project: Project, job: Job) -> dict[str, Any]:
 
 
 def _run_papermill(
+    project: Project, job: Job, prepared: Path, copy: Path, threads: int
+) -> str | None:
+    """Run papermill; return what went wrong, if anything.
+
+    Kernels that start side by side may pick the same port, and one then dies before its first
+    cell; such a start is tried again.
+    """
+    for _ in range(KERNEL_STARTS):
+        problem = _run_papermill_once(project, job, prepared, copy, threads)
+        if problem is None or _has_begun(copy):
+            break
+        _say(f"{job.name}: its kernel did not start")
+    return problem
+
+
+def _has_begun(copy: Path) -> bool:
+    """Whether a cell of an executed copy has run."""
+    return copy.exists() and any(
+        cell["metadata"].get("papermill", {}).get("start_time") for cell in code_cells(copy)
+    )
+
+
+def _run_papermill_once(
     project: Project, job: Job, prepared: Path, copy: Path, threads: int
 ) -> str | None:
     """Run papermill, telling from time to time where it is; return what went wrong, if anything."""

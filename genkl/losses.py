@@ -158,22 +158,28 @@ def three_term_loss(
 
     Source: loss of arXiv 2307.09810, equation :eq:`eq-three-term`.
     """
-    total = logits.new_zeros(())
-    means = []
-    for role, weight in zip(Role, weights, strict=True):
-        loss = losses[role]
-        rows = roles == role
+    per_row = logits.new_zeros(len(logits))
+    for loss in dict.fromkeys(losses.values()):
+        mine = _any_of(roles, [role for role in Role if losses[role] is loss])
         # A row of another role may have no finite loss under this one (log of a zero target), so
         # its target is replaced before the loss sees it: 0 * inf would poison the gradient.
-        own_targets = torch.where(rows[:, None], targets, torch.ones_like(targets))
+        own_targets = torch.where(mine[:, None], targets, 1.0)
         if mixing is None:
-            per_row = loss(logits, own_targets)
+            cost = loss(logits, own_targets)
         else:
-            per_row = mixing.cost(loss, logits, own_targets)
-        mean = torch.where(rows, per_row, 0).sum() / rows.sum().clamp(min=1)
-        means.append(mean.detach())
-        total = total + weight * mean
-    return total, torch.stack(means)
+            cost = mixing.cost(loss, logits, own_targets)
+        per_row = torch.where(mine, cost, per_row)
+    members = F.one_hot(roles, len(Role)).to(per_row.dtype)
+    means = per_row @ members / members.sum(dim=0).clamp(min=1)
+    total = sum(weight * mean for weight, mean in zip(weights, means, strict=True))
+    return total, means.detach()
+
+
+def _any_of(roles: Tensor, wanted: list[Role]) -> Tensor:
+    mask = roles == wanted[0]
+    for role in wanted[1:]:
+        mask = mask | (roles == role)
+    return mask
 
 
 def descend_logits(

@@ -198,6 +198,26 @@ def test_threads_do_not_depend_on_how_many_are_stale(
     assert book._kernel_environment(project, 4)["OMP_NUM_THREADS"] == "4"
 
 
+def test_a_kernel_that_did_not_start_is_started_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[str] = []
+
+    def start(project: Project, job: book.Job, prepared: Path, copy: Path, _: int) -> str | None:
+        attempts.append(job.name)
+        made = json.loads(prepared.read_text())
+        if job.name == "b":  # fails in a cell: another attempt would do the same
+            made["cells"][1]["metadata"]["papermill"] = {"start_time": "now"}
+        copy.write_text(json.dumps(made))
+        return None if attempts.count("a") == 2 and job.name == "a" else f"{job.name}: no"
+
+    monkeypatch.setattr(book, "_run_papermill_once", start)
+    outcome = book.execute(project, jobs=1)
+    assert outcome.executed == ["a"]
+    assert outcome.failed.keys() == {"b"}
+    assert attempts == ["a", "a", "b"]
+
+
 # --- What a notebook depends on --------------------------------------------------------------
 
 EVERYTHING = {

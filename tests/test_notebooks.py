@@ -94,7 +94,8 @@ def test_begins_with_a_title_and_ends_with_exercises_that_have_solutions(name: s
 
 @pytest.mark.parametrize("profile", book.read_manifest(ROOT))
 def test_every_profile_is_valid(profile: str) -> None:
-    assert [job.name for job in book.plan(book.Project(ROOT, profile), overrides={})] == NAMES
+    planned = book.plan(book.Project(ROOT, profile), overrides={})
+    assert sorted(job.name for job in planned) == NAMES
 
 
 def test_the_usual_profiles_exist() -> None:
