@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help book full test serve clean constraints
+.PHONY: help book full records test serve clean constraints
 
 help: ## List these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,6 +18,10 @@ book: $(VENV)/.installed-book ## Execute what is stale and render the book into 
 
 full: ## The same with the profile `full`: more seeds, longer training
 	@$(MAKE) --no-print-directory book PROFILE=full
+
+records: book ## Keep the measured results of PROFILE, with their provenance, in results/
+	@mkdir -p results/$(PROFILE)
+	@cp -v _executed/$(PROFILE)/records/*.json results/$(PROFILE)/
 
 test: $(VENV)/.installed-test ## Lint, and run every test, the rendered book's included
 	$(BIN)/ruff check

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from genkl import book
-from genkl.book import BookError, Project
+from genkl.book import BookError, Project, execution
+from genkl.book.__main__ import main
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -33,7 +34,8 @@ PACKAGE_FILES = {
     "left.py": "from .base import one\ndef to_left():\n    return one\n",
     "right.py": "def to_right():\n    from genkl.late import late\n    return 2 * late\n",
     "alone.py": "x = 0\n",
-    "book.py": "",
+    "book/__init__.py": "",
+    "book/execution.py": "",
     "sub/__init__.py": "from genkl.sub.deep import deep\n",
     "sub/deep.py": "deep = 3\n",
 }
@@ -94,12 +96,12 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ran.append(job.name)
         shutil.copy(prepared, copy)
 
-    monkeypatch.setattr(book, "_run_papermill", copy_only)
+    monkeypatch.setattr(execution, "_run_papermill", copy_only)
     return ran
 
 
 def command(project: Project, *arguments: str) -> int:
-    return book.main([*arguments, "--root", str(project.root)])
+    return main([*arguments, "--root", str(project.root)])
 
 
 # --- What is executed ------------------------------------------------------------------------
@@ -128,7 +130,7 @@ def test_touching_a_file_executes_nothing(project: Project, instant: list[str]) 
         ("right.py", ["b"]),
         ("late.py", ["b"]),  # imported by right, inside a function
         ("alone.py", []),
-        ("book.py", []),
+        ("book/execution.py", []),
         ("__init__.py", []),  # only a table of names
     ],
 )
@@ -151,7 +153,7 @@ def test_other_parameters_content_or_versions_execute_again(
     assert book.execute(project).executed == ["b"]
     project.copy("b").unlink()
     assert book.execute(project).executed == ["b"]
-    monkeypatch.setattr(book, "_versions", lambda root: {"torch": "99"})
+    monkeypatch.setattr(execution, "_versions", lambda root: {"torch": "99"})
     assert sorted(book.execute(project).executed) == ["a", "b"]
 
 
@@ -190,12 +192,12 @@ def test_threads_do_not_depend_on_how_many_are_stale(
         threads.append(given)
         shutil.copy(prepared, copy)
 
-    monkeypatch.setattr(book, "_run_papermill", remember)
-    monkeypatch.setattr(book, "_cores", lambda: 8)
+    monkeypatch.setattr(execution, "_run_papermill", remember)
+    monkeypatch.setattr(execution, "_cores", lambda: 8)
     book.execute(project)
     book.execute(project, ["a"], force=True)
     assert threads == [4, 4, 4]
-    assert book._kernel_environment(project, 4)["OMP_NUM_THREADS"] == "4"
+    assert execution._kernel_environment(project, 4)["OMP_NUM_THREADS"] == "4"
 
 
 def test_a_kernel_that_did_not_start_is_started_again(
@@ -211,7 +213,7 @@ def test_a_kernel_that_did_not_start_is_started_again(
         copy.write_text(json.dumps(made))
         return None if attempts.count("a") == 2 and job.name == "a" else f"{job.name}: no"
 
-    monkeypatch.setattr(book, "_run_papermill_once", start)
+    monkeypatch.setattr(execution, "_run_papermill_once", start)
     outcome = book.execute(project, jobs=1)
     assert outcome.executed == ["a"]
     assert outcome.failed.keys() == {"b"}
@@ -399,7 +401,7 @@ def test_a_change_that_fails_is_not_kept(
 ) -> None:
     book.change_chapter(project, "a", {"alpha": "0.9"})
     good = project.copy("a").read_bytes()
-    monkeypatch.setattr(book, "_run_papermill", lambda *_: "a: no")
+    monkeypatch.setattr(execution, "_run_papermill", lambda *_: "a: no")
     assert book.change_chapter(project, "a", {"alpha": "0.1"}).failed
     assert book.read_overrides(project) == {"a": {"alpha": 0.9}}
     assert project.copy("a").read_bytes() == good

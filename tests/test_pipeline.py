@@ -39,8 +39,8 @@ TINY = replace(
     first_ensemble=2,
     ensemble=2,
     max_rounds=2,
-    pretrain=replace(DIGITS.pretrain, steps=60),
-    train=replace(DIGITS.train, steps=60),
+    pretrain=replace(DIGITS.pretrain, steps=120),
+    train=replace(DIGITS.train, steps=150),
     finetune=replace(DIGITS.finetune, steps=10),
 )
 DATA, TRUTH = load_dataset("digits", seed=0)

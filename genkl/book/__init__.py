@@ -1,0 +1,38 @@
+"""How are the book's notebooks executed and its pages rendered?
+
+Notebooks are committed without outputs. This module executes them into ``_executed/<profile>/``,
+each one only when something it depends on has changed, and renders the pages from those copies::
+
+    python -m genkl.book execute                            # what is stale, in parallel
+    python -m genkl.book chapter 1_geometry -p alpha 0.9    # one chapter, another parameter
+    python -m genkl.book render                             # execute, then build _build/html
+
+A profile (``notebooks/manifest.yml``) names the parameters of every notebook.
+"""
+
+from genkl.book.dependencies import package_files
+from genkl.book.execution import Outcome, change_chapter, execute, summarize
+from genkl.book.parameters import Parameter, check_parameters, read_parameters, with_parameters
+from genkl.book.profiles import Job, plan, read_manifest, read_overrides
+from genkl.book.project import BookError, Project
+from genkl.book.rendering import build_html, render
+
+__all__ = [
+    "BookError",
+    "Job",
+    "Outcome",
+    "Parameter",
+    "Project",
+    "build_html",
+    "change_chapter",
+    "check_parameters",
+    "execute",
+    "package_files",
+    "plan",
+    "read_manifest",
+    "read_overrides",
+    "read_parameters",
+    "render",
+    "summarize",
+    "with_parameters",
+]
