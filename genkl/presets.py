@@ -29,7 +29,7 @@ SOLAR_CELLS = GenKLConfig(
     pretrain=Phase(steps=300, learning_rate=0.003, weight_decay=1e-2, batch_size=32),
     train=Phase(steps=400, learning_rate=0.01, weight_decay=1e-2, batch_size=32),
     finetune=Phase(
-        steps=100, learning_rate=1e-5, optimizer="adam", schedule="constant", batch_size=32
+        steps=100, learning_rate=1e-4, optimizer="adam", schedule="constant", batch_size=32
     ),
 )
 """Solar cells, k = 4, for linear heads on frozen features. Once those are cached, a round takes

@@ -10,7 +10,6 @@ import math
 import os
 import platform
 import subprocess
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -111,10 +110,9 @@ def save_record(
         },
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "w") as file:
-        json.dump(_without_nan(record), file, indent=1, allow_nan=False)
-        file.write("\n")
+    text = json.dumps(_without_nan(record), indent=1, allow_nan=False) + "\n"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, "utf-8")
     os.replace(temporary, path)
     return path
 
