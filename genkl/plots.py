@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -48,6 +49,11 @@ KIND_NAMES = {
     Kind.AMBIGUOUS: "ambiguous",
     Kind.OOD: "out of distribution",
 }
+
+
+def method_color(method: str) -> str:
+    """The colour of a method in the whole book; grey for one that `METHOD_COLORS` lacks."""
+    return METHOD_COLORS.get(method, GREY)
 
 
 def use_book_style() -> None:
@@ -161,6 +167,42 @@ def plot_simplex_values(
     return ax
 
 
+def loss_over(
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], target: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A row loss as a function of the prediction, for `plot_simplex_values`.
+
+    Args:
+        loss: a row loss of `genkl.losses`.
+        target: shape (k,).
+
+    Returns:
+        Maps predictions (P, k) to losses (P,).
+    """
+    targets = torch.as_tensor(np.asarray(target, dtype=np.float64))
+
+    def values(points: np.ndarray) -> np.ndarray:
+        logits = torch.from_numpy(np.log(points))
+        return loss(logits, targets.expand_as(logits)).numpy()
+
+    return values
+
+
+def plot_simplex_paths(ax: Axes, paths: np.ndarray) -> Axes:
+    """Draw paths of predictions over three classes into a triangle: open dot to filled dot.
+
+    Args:
+        ax: a triangle drawn by `plot_simplex_values` or `plot_simplex_region`.
+        paths: shape (T, S, 3), see `genkl.losses.descend_logits`.
+    """
+    for place in range(paths.shape[1]):
+        x, y = simplex_xy(paths[:, place])
+        ax.plot(x, y, color=RED, lw=1.8)
+        ax.plot(x[0], y[0], "o", color="white", mec=RED, ms=6, mew=1.5)
+        ax.plot(x[-1], y[-1], "o", color=RED, ms=6)
+    return ax
+
+
 # -- instances ----------------------------------------------------------------------------------
 
 
@@ -264,7 +306,7 @@ def plot_roc(ax: Axes, scores: Mapping[str, np.ndarray], truth: Truth) -> Axes:
     """
     for name, values in scores.items():
         false, true, _ = roc_curve(truth.is_nc, values)
-        ax.plot(false, true, color=METHOD_COLORS.get(name, GREY), lw=2.2, label=name)
+        ax.plot(false, true, color=method_color(name), lw=2.2, label=name)
     ax.plot([0, 1], [0, 1], color=GREY, ls=":", lw=1.2)
     ax.set(
         xlabel="share of conforming instances flagged", ylabel="share of NC instances found",
@@ -292,7 +334,7 @@ def plot_methods(
     methods = list(dict.fromkeys(frame[by]))
     for row, method in enumerate(reversed(methods)):
         values = 100 * frame.loc[frame[by] == method, metric].to_numpy()
-        color = METHOD_COLORS.get(method, GREY)
+        color = method_color(method)
         spread = values.std(ddof=1) if len(values) > 1 else 0.0
         ax.errorbar(values.mean(), row, xerr=spread, fmt="D", color=color, ms=8, lw=2.5, capsize=4)
         ax.plot(values, np.full(len(values), row - 0.25), "o", color=color, ms=5, alpha=0.6)
@@ -318,7 +360,7 @@ def plot_rounds(ax: Axes, frame: pd.DataFrame, metric: str, label: str) -> Axes:
     methods = list(dict.fromkeys(frame["method"]))
     for place, method in enumerate(methods):
         mine = frame[frame["method"] == method]
-        color = METHOD_COLORS.get(method, GREY)
+        color = method_color(method)
         shift = 0.06 * (place - (len(methods) - 1) / 2)
         ax.plot(mine["index"] + shift, 100 * mine[metric], "o", color=color, ms=5, alpha=0.5)
         mean = 100 * mine.groupby("index")[metric].mean()
@@ -344,7 +386,7 @@ def plot_sweep(
     """
     groups = frame.groupby(setting)[metric]
     mean, std = groups.mean(), groups.std().fillna(0.0)
-    color = METHOD_COLORS.get(method, GREY)
+    color = method_color(method)
     ax.plot(mean.index, mean, "o-", color=color, lw=2.2, label=method)
     ax.fill_between(mean.index, mean - std, mean + std, color=color, alpha=0.18, lw=0)
     ax.set(xlabel=setting, ylabel=label)
@@ -355,14 +397,38 @@ def plot_sweep(
 def plot_level(ax: Axes, frame: pd.DataFrame, metric: str, method: str) -> Axes:
     """A horizontal line at a method's mean over seeds, with a band of one standard deviation."""
     mean, std = frame[metric].mean(), frame[metric].std(ddof=1) if len(frame) > 1 else 0.0
-    color = METHOD_COLORS.get(method, GREY)
+    color = method_color(method)
     ax.axhline(mean, color=color, lw=2.2, label=method)
     ax.axhspan(mean - std, mean + std, color=color, alpha=0.15, lw=0)
     ax.legend(fontsize=10)
     return ax
 
 
-def style_mean_and_std(table: pd.DataFrame, columns: Sequence[str], percent: bool = False):
+def plot_role_losses(ax: Axes, history: pd.DataFrame) -> Axes:
+    """Training loss of each role over the steps.
+
+    Args:
+        ax: where to draw.
+        history: of `genkl.train.FitResult`, one row per evaluation.
+    """
+    for column, name, color in (
+        ("clean_loss", "clean", GREEN),
+        ("non_nc_loss", "non-NC", BLUE),
+        ("nc_loss", "NC", RED),
+    ):
+        if history[column].notna().any():
+            ax.plot(history["step"], history[column], color=color, lw=2.2, label=name)
+    ax.set(xlabel="step", ylabel="mean loss (nats)")
+    ax.legend(fontsize=10)
+    return ax
+
+
+# -- tables --------------------------------------------------------------------------------------
+
+
+def style_mean_and_std(
+    table: pd.DataFrame, columns: Sequence[str], percent: bool = False
+) -> pd.DataFrame:
     """A table of "mean ± standard deviation" for reading.
 
     Args:
@@ -389,58 +455,3 @@ def style_mean_and_std(table: pd.DataFrame, columns: Sequence[str], percent: boo
         },
         index=table.index,
     )
-
-
-def plot_simplex_paths(ax: Axes, paths: np.ndarray) -> Axes:
-    """Draw paths of predictions over three classes into a triangle: start dot, end arrow.
-
-    Args:
-        ax: a triangle drawn by `plot_simplex_values` or `plot_simplex_region`.
-        paths: shape (T, S, 3), see `genkl.losses.descend_logits`.
-    """
-    for place in range(paths.shape[1]):
-        x, y = simplex_xy(paths[:, place])
-        ax.plot(x, y, color=RED, lw=1.8)
-        ax.plot(x[0], y[0], "o", color="white", mec=RED, ms=6, mew=1.5)
-        ax.plot(x[-1], y[-1], "o", color=RED, ms=6)
-    return ax
-
-
-def loss_over(loss, target: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """A row loss as a function of the prediction, for `plot_simplex_values`.
-
-    Args:
-        loss: a row loss of `genkl.losses`.
-        target: shape (k,).
-
-    Returns:
-        Maps predictions (P, k) to losses (P,).
-    """
-    import torch
-
-    targets = torch.as_tensor(np.asarray(target, dtype=np.float64))
-
-    def values(points: np.ndarray) -> np.ndarray:
-        logits = torch.from_numpy(np.log(points))
-        return loss(logits, targets.expand_as(logits)).numpy()
-
-    return values
-
-
-def plot_role_losses(ax: Axes, history: pd.DataFrame) -> Axes:
-    """Training loss of each role over the steps.
-
-    Args:
-        ax: where to draw.
-        history: of `genkl.train.FitResult`, one row per evaluation.
-    """
-    for column, name, color in (
-        ("clean_loss", "clean", GREEN),
-        ("non_nc_loss", "non-NC", BLUE),
-        ("nc_loss", "NC", RED),
-    ):
-        if history[column].notna().any():
-            ax.plot(history["step"], history[column], color=color, lw=2.2, label=name)
-    ax.set(xlabel="step", ylabel="mean loss (nats)")
-    ax.legend(fontsize=10)
-    return ax
