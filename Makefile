@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help book full records test serve clean constraints
+.PHONY: help book full records bench test serve clean constraints
 
 help: ## List these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,10 @@ full: ## The same with the profile `full`: more seeds, longer training
 records: book ## Keep the measured results of PROFILE, with their provenance, in results/
 	@mkdir -p results/$(PROFILE)
 	@cp -v _executed/$(PROFILE)/records/*.json results/$(PROFILE)/
+
+bench: $(VENV)/.installed-book ## Measure identification: parity, time, memory; minutes, 6 GB of disk for a while
+	@$(BIN)/python -m benchmarks.parity
+	@$(BIN)/python -m benchmarks.identification --large
 
 test: $(VENV)/.installed-test ## Lint, and run every test, the rendered book's included
 	$(BIN)/ruff check

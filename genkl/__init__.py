@@ -11,6 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES: dict[str, tuple[str, ...]] = {
+    "genkl.published": ("Published",),
     "genkl.data": ("Kind", "NoisyDataset", "Split", "Truth", "load_dataset"),
     "genkl.data.digits": ("load_digits",),
     "genkl.data.solar_cells": ("load_solar_cells",),
@@ -23,8 +24,11 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "flag_above",
         "identify_nc",
         "nc_score",
-        "threshold_for_budget",
     ),
+    "genkl.conformal": ("threshold_for_budget",),
+    "genkl.kinds": ("looks_ambiguous", "nc_evidence", "neighbor_distance"),
+    "genkl.choose": ("alpha_path", "choose_alpha_beta", "diagnose", "jaccard"),
+    "genkl.stream": ("identify_file", "score_file"),
     "genkl.relabel": (
         "Relabelled",
         "Role",
@@ -55,7 +59,14 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "run_baseline",
         "run_genkl",
     ),
-    "genkl.presets": ("DIGITS", "SOLAR_CELLS"),
+    "genkl.presets": (
+        "CLOTHING1M",
+        "DIGITS",
+        "FOOD101N",
+        "MINI_WEBVISION",
+        "PaperPreset",
+        "SOLAR_CELLS",
+    ),
     "genkl.records": ("load_record", "runs_to_frame", "save_record"),
 }
 _EXPORTS: dict[str, str] = {name: module for module, names in _MODULES.items() for name in names}

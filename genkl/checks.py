@@ -46,19 +46,30 @@ def as_arrays(*arrays: Any) -> tuple[ModuleType, list[Array]]:
     return array_api_compat.array_namespace(*converted), converted
 
 
+def as_own_floats(xp: ModuleType, array: Array) -> Array:
+    """The array in its own precision, but at least single; integers become double."""
+    if array.dtype in (xp.float32, xp.float64):
+        return array
+    small = xp.isdtype(array.dtype, "real floating") and array.dtype.itemsize < 4
+    return xp.astype(array, xp.float32 if small else xp.float64)
+
+
 def as_float64(xp: ModuleType, array: Array) -> Array:
     """The array in double precision (gradients, if any, flow through the cast)."""
     return xp.astype(array, xp.float64, copy=False)
 
 
-def check_probabilities(name: str, probs: Array, *, min_ndim: int = 1, ndim: int | None = None):
-    """Refuse anything that is not an array of probability vectors along the last axis.
+def to_numpy(array: Any) -> np.ndarray:
+    """The array on the CPU, as a NumPy array, without gradients."""
+    return array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)
+
+
+def check_shape(name: str, probs: Array, *, min_ndim: int = 1, ndim: int | None = None) -> None:
+    """Refuse a shape that can't be one of probability vectors along the last axis.
 
     Raises:
-        ValueError: wrong number of axes, fewer than 2 classes, NaN, negative entries, or a row
-            whose sum is not 1 within `SUM_TOLERANCE`. The message names the first bad row.
+        ValueError: wrong number of axes, or fewer than 2 classes.
     """
-    xp = array_api_compat.array_namespace(probs)
     shape = tuple(probs.shape)
     if ndim is not None and len(shape) != ndim:
         raise ValueError(
@@ -69,6 +80,27 @@ def check_probabilities(name: str, probs: Array, *, min_ndim: int = 1, ndim: int
         raise ValueError(
             f"{name} has shape {shape}; the last axis must hold the classes, at least 2 of them"
         )
+
+
+def check_probabilities(
+    name: str, probs: Array, *, min_ndim: int = 1, ndim: int | None = None, first_row: int = 0
+) -> None:
+    """Refuse anything that is not an array of probability vectors along the last axis.
+
+    Args:
+        name: of the argument, for the message.
+        probs: shape (..., k).
+        min_ndim: least number of axes.
+        ndim: exact number of axes.
+        first_row: index of the first row given within the array that the user knows.
+
+    Raises:
+        ValueError: wrong number of axes, fewer than 2 classes, NaN, negative entries, or a row
+            whose sum is not 1 within `SUM_TOLERANCE`. The message names the first bad row.
+    """
+    xp = array_api_compat.array_namespace(probs)
+    check_shape(name, probs, min_ndim=min_ndim, ndim=ndim)
+    shape = tuple(probs.shape)
     if math.prod(shape) == 0:
         return
     probs = probs.detach() if hasattr(probs, "detach") else probs
@@ -89,7 +121,7 @@ def check_probabilities(name: str, probs: Array, *, min_ndim: int = 1, ndim: int
         row = int(xp.argmax(xp.astype(bad, xp.uint8)))
         problem = f"sums to {float(xp.reshape(sums, (-1,))[row]):.4g}, not to 1,"
         remedy = "divide each row by its sum, or apply softmax to logits"
-    row = int(xp.argmax(xp.astype(bad, xp.uint8)))
+    row = first_row + int(xp.argmax(xp.astype(bad, xp.uint8)))
     raise ValueError(f"{name} {problem} in row {row}; {remedy}")
 
 

@@ -6,7 +6,14 @@ import math
 
 import numpy as np
 
-from genkl.checks import Array, as_arrays, as_float64, check_positive, check_probabilities
+from genkl.checks import (
+    Array,
+    as_arrays,
+    as_float64,
+    as_own_floats,
+    check_positive,
+    check_probabilities,
+)
 
 
 def uniform_like_vectors(
@@ -57,12 +64,14 @@ def dominance_threshold(num_classes: int, beta: float) -> float:
 def negative_log_dominant(q: Array, beta: float) -> Array:
     r"""Cost of each entry: :math:`-\log q_j` where :math:`q_j \ge \tau`, 0 elsewhere.
 
-    Same shape and kind as q, float64. With :math:`\beta \ge 1/k` every entry is dominant and a
-    zero entry costs :math:`+\infty`.
+    Same shape and kind as q, float64. Whether an entry reaches :math:`\tau` is decided in the
+    precision of q, so that an entry stored as :math:`\tau` counts in single precision, too. With
+    :math:`\beta \ge 1/k` every entry is dominant and a zero entry costs :math:`+\infty`.
     """
     xp, (q,) = as_arrays(q)
-    q = as_float64(xp, q)
+    q = as_own_floats(xp, q)
     dominant = q >= dominance_threshold(q.shape[-1], beta)
+    q = as_float64(xp, q)
     positive = q > 0
     cost = -xp.log(xp.where(positive, q, xp.ones_like(q)))
     cost = xp.where(positive, cost, xp.full_like(q, math.inf))

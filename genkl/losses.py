@@ -86,11 +86,23 @@ class Mixing:
         keep = self.keep.to(inputs.dtype).reshape(-1, *([1] * (inputs.ndim - 1)))
         return keep * inputs + (1 - keep) * inputs[self.partner]
 
-    def cost(self, loss: RowLoss, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss against both partners' targets, weighted by lambda; shape (B,)."""
+    def cost(
+        self, loss: RowLoss, logits: Tensor, targets: Tensor, kept_part: Tensor | None = None
+    ) -> Tensor:
+        """The loss against both partners' targets, weighted by lambda; shape (B,).
+
+        Args:
+            loss: a row loss.
+            logits: of the mixed inputs, shape (B, k).
+            targets: shape (B, k).
+            kept_part: the part of each target that its row does not lend, shape (B, k), see
+                `Relabelled`; None lends whole targets.
+        """
         keep = self.keep.to(logits.dtype)
-        own, other = loss(logits, targets), loss(logits, targets[self.partner])
-        return keep * own + (1 - keep) * other
+        lent = targets[self.partner]
+        if kept_part is not None:
+            lent = (targets - kept_part)[self.partner] + kept_part
+        return keep * loss(logits, targets) + (1 - keep) * loss(logits, lent)
 
 
 def mixup(roles: np.ndarray, mixup_alpha: float, rng: np.random.Generator) -> Mixing | None:
@@ -134,6 +146,7 @@ def three_term_loss(
     *,
     losses: Mapping[Role, RowLoss] = PAPER_LOSSES,
     mixing: Mixing | None = None,
+    kept_part: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Weighted sum of the mean losses of the three roles.
 
@@ -152,6 +165,8 @@ def three_term_loss(
         weights: of (CLEAN, NON_NC, NC).
         losses: the row loss of each role.
         mixing: as drawn by `mixup`, on the device of the logits.
+        kept_part: the part of each target that mixing leaves with its row, shape (B, k), see
+            `Relabelled`; None lends whole targets.
 
     Returns:
         The scalar loss, and the three unweighted means, shape (3,), detached (0 where empty).
@@ -167,7 +182,7 @@ def three_term_loss(
         if mixing is None:
             cost = loss(logits, own_targets)
         else:
-            cost = mixing.cost(loss, logits, own_targets)
+            cost = mixing.cost(loss, logits, own_targets, kept_part)
         per_row = torch.where(mine, cost, per_row)
     members = F.one_hot(roles, len(Role)).to(per_row.dtype)
     means = per_row @ members / members.sum(dim=0).clamp(min=1)

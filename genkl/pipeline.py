@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,15 +15,26 @@ from torch import nn
 from tqdm import tqdm
 
 from genkl.checks import check_beta, check_choice, check_positive
+from genkl.conformal import threshold_for_budget
 from genkl.data import NoisyDataset, Split
 from genkl.divergence import uniform_like_vectors
 from genkl.evaluate import accuracy
-from genkl.identify import entropy_score, flag_above, nc_score, threshold_for_budget
+from genkl.identify import entropy_score, flag_above, nc_score
 from genkl.losses import PAPER_LOSSES, RowLoss
 from genkl.models import ModelFactory, default_model, seeded_model
 from genkl.predict import predict_probs
-from genkl.relabel import Relabelled, Role, relabel_instances, reverse_class_ratio
-from genkl.train import Examples, Phase, fit
+from genkl.published import Published, check_published
+from genkl.relabel import (
+    PUBLISHED_RELABELLING,
+    Relabelled,
+    Role,
+    relabel_instances,
+    reverse_class_ratio,
+)
+from genkl.train import PUBLISHED_TRAINING, Examples, Phase, fit
+
+PUBLISHED_RUN = PUBLISHED_RELABELLING | PUBLISHED_TRAINING | Published.SELECTION_ON_TEST
+"""The switches that `run_genkl` implements: all of them."""
 
 BASELINES = ("given labels", "given labels + fine-tuning", "clean set alone")
 
@@ -209,6 +221,7 @@ class Run:
         clean_labels: how many verified training labels it used.
         rounds: every round, in order; a baseline has one.
         models: the models of the chosen round; not saved.
+        published_behaviour: what it did as the published scripts do.
     """
 
     method: str
@@ -218,11 +231,14 @@ class Run:
     clean_labels: int
     rounds: tuple[Round, ...]
     models: tuple[nn.Module, ...] = field(default=(), repr=False)
+    published_behaviour: Published = Published.NONE
 
     @property
     def best(self) -> Round:
         """The round with the highest validation accuracy (the earlier one on a tie)."""
-        return max(self.rounds, key=lambda r: (r.val_accuracy, -r.index))
+        return max(
+            self.rounds, key=lambda r: (_choosing_accuracy(r, self.published_behaviour), -r.index)
+        )
 
 
 @dataclass(frozen=True)
@@ -235,6 +251,7 @@ class _Setting:
     make_model: ModelFactory
     losses: Mapping[Role, RowLoss]
     device: str | torch.device
+    published: Published = Published.NONE
 
     def seed_of(self, round_index: int, member: int, phase: int) -> int:
         """An own seed for every model and phase, the same on every machine."""
@@ -253,6 +270,12 @@ class _Setting:
     def clean(self) -> Examples:
         return Examples.clean(self.dataset.clean, self.dataset.num_classes)
 
+    @property
+    def choosing_split(self) -> Split:
+        """The split whose accuracy chooses the step: validation, unless a switch says test."""
+        on_test = Published.SELECTION_ON_TEST in self.published
+        return self.dataset.test if on_test else self.dataset.validation
+
 
 def pretrain_models(
     dataset: NoisyDataset,
@@ -260,6 +283,7 @@ def pretrain_models(
     *,
     seed: int = 0,
     make_model: ModelFactory = default_model,
+    published_behaviour: Published = Published.NONE,
     device: str | torch.device = "auto",
 ) -> list[nn.Module]:
     """The first predictor: ``config.first_ensemble`` models trained on the clean set alone.
@@ -269,12 +293,17 @@ def pretrain_models(
         config: ``first_ensemble`` and ``pretrain`` are used.
         seed: decides weights and batch order of every model.
         make_model: builds a network.
+        published_behaviour: may hold `Published.EVAL_MODE_PRETRAINING`.
         device: "auto", "cpu", "cuda", ...
 
     Returns:
         The models, each at its best validated step.
+
+    Raises:
+        ValueError: published behaviour that has nothing to do with pre-training.
     """
-    setting = _Setting(dataset, config, seed, make_model, PAPER_LOSSES, device)
+    check_published("pretrain_models", published_behaviour, Published.EVAL_MODE_PRETRAINING)
+    setting = _Setting(dataset, config, seed, make_model, PAPER_LOSSES, device, published_behaviour)
     return [_pretrain(setting, member) for member in range(config.first_ensemble)]
 
 
@@ -288,6 +317,7 @@ def run_genkl(
     identify: IdentifyRule | None = None,
     relabel: Callable[..., Relabelled] = relabel_instances,
     losses: Mapping[Role, RowLoss] = PAPER_LOSSES,
+    published_behaviour: Published = Published.NONE,
     stop_early: bool = True,
     method: str = "GenKL",
     device: str | torch.device = "auto",
@@ -311,6 +341,9 @@ def run_genkl(
         identify: replaces `divergence_rule` in an ablation.
         relabel: replaces `relabel_instances` in an ablation.
         losses: replaces `PAPER_LOSSES` in an ablation.
+        published_behaviour: where to do as the published scripts do instead of as the paper says;
+            a relabel of your own has to take those switches of `PUBLISHED_RELABELLING` that are
+            on, and a predictor of yours is as pre-trained as it is.
         stop_early: False runs all ``max_rounds``, to look at what stopping prevents.
         method: name in the record.
         device: "auto", "cpu", "cuda", ...
@@ -326,9 +359,12 @@ def run_genkl(
     Source: the framework of arXiv 2307.09810, section :doc:`/book/equations` of the book.
     """
     check_beta(config.beta, dataset.num_classes)
+    check_published("run_genkl", published_behaviour, PUBLISHED_RUN)
+    if asked := published_behaviour & PUBLISHED_RELABELLING:
+        relabel = partial(relabel, published_behaviour=asked)
     rule = identify or divergence_rule(config)
     class_ratio = _clean_class_ratio(dataset)
-    setting = _Setting(dataset, config, seed, make_model, losses, device)
+    setting = _Setting(dataset, config, seed, make_model, losses, device, published_behaviour)
     to_pretrain = 0 if predictor else config.first_ensemble
     total = to_pretrain + config.max_rounds * config.ensemble
     rounds: list[Round] = []
@@ -370,11 +406,21 @@ def run_genkl(
             )
             rounds.append(this)
             bar.set_postfix(round=index, flagged=f"{this.flagged:.1%}", val=this.val_accuracy)
-            if all(this.val_accuracy > earlier.val_accuracy for earlier in rounds[:-1]):
+            reached = [_choosing_accuracy(one, published_behaviour) for one in rounds]
+            if all(reached[-1] > earlier for earlier in reached[:-1]):
                 best_models = tuple(models)
             elif stop_early:
                 break
-    return Run(method, dataset.name, seed, config, len(dataset.clean), tuple(rounds), best_models)
+    return Run(
+        method,
+        dataset.name,
+        seed,
+        config,
+        len(dataset.clean),
+        tuple(rounds),
+        best_models,
+        published_behaviour,
+    )
 
 
 def run_baseline(
@@ -436,6 +482,7 @@ def _pretrain(setting: _Setting, member: int) -> nn.Module:
         setting.config.pretrain,
         setting.dataset.validation,
         seed=setting.seed_of(0, member, 1),
+        published_behaviour=setting.published & Published.EVAL_MODE_PRETRAINING,
         device=setting.device,
     )
     return model
@@ -450,13 +497,13 @@ def _train_and_finetune(
     weights: tuple[float, float, float] | None = None,
     mixup_alpha: float | None = None,
 ):
-    config, validation = setting.config, setting.dataset.validation
+    config, choosing = setting.config, setting.choosing_split
     model = setting.new_model(round_index, member)
     fitted = fit(
         model,
         examples,
         config.train,
-        validation,
+        choosing,
         seed=setting.seed_of(round_index, member, 1),
         weights=config.weights if weights is None else weights,
         losses=setting.losses,
@@ -467,9 +514,10 @@ def _train_and_finetune(
         model,
         setting.clean,
         config.finetune,
-        validation,
+        choosing,
         seed=setting.seed_of(round_index, member, 2),
         keep_initial=True,
+        published_behaviour=setting.published & Published.FROZEN_FINETUNING,
         device=setting.device,
     )
     return model, fitted
@@ -512,6 +560,11 @@ def _round(
         is_nc=None if decision is None else decision.is_nc,
         history=fits[0].history,
     )
+
+
+def _choosing_accuracy(one: Round, published: Published) -> float:
+    """The accuracy that chooses among rounds: validation, unless a switch says test."""
+    return one.test_accuracy if Published.SELECTION_ON_TEST in published else one.val_accuracy
 
 
 def _accuracies(models: list[nn.Module], split: Split) -> tuple[float, float]:

@@ -34,6 +34,8 @@ METHOD_COLORS = {
     "given labels": RED,
     "given labels + fine-tuning": PURPLE,
     "clean set alone": GREEN,
+    "alpha within a budget": BLUE,
+    "alpha far too low": RED,
 }
 """Method name, as in the records -> colour. An unknown name is drawn in grey."""
 
@@ -420,6 +422,175 @@ def plot_role_losses(ax: Axes, history: pd.DataFrame) -> Axes:
             ax.plot(history["step"], history[column], color=color, lw=2.2, label=name)
     ax.set(xlabel="step", ylabel="mean loss (nats)")
     ax.legend(fontsize=10)
+    return ax
+
+
+# -- theory --------------------------------------------------------------------------------------
+
+
+def plot_peak_band(
+    ax: Axes,
+    peaks: np.ndarray,
+    votes: np.ndarray,
+    by_uniform: tuple[float, float],
+    by_any: tuple[float, float],
+    title: str,
+) -> Axes:
+    """Which one-peak predictions are flagged: by the uniform vector, and by sampled ones.
+
+    Args:
+        ax: where to draw.
+        peaks: probability of the leading class, shape (G,), ascending.
+        votes: share of the sampled vectors that flag, shape (G,).
+        by_uniform: the peaks that the exactly uniform vector flags, from and to.
+        by_any: the peaks that any of the sampled vectors flags.
+        title: above the axes.
+    """
+    ax.fill_between(peaks, votes, color=BLUE, alpha=0.3, lw=0, label="votes of sampled vectors")
+    ax.plot(by_any, (1.1, 1.1), color=BLUE, lw=5, solid_capstyle="butt", label="any sampled vector")
+    ax.plot(
+        by_uniform, (1.2, 1.2), color=BLACK, lw=5, solid_capstyle="butt", label="uniform vector"
+    )
+    ax.set(xlim=(0, 1), ylim=(0, 1.3), xlabel="probability m of the leader")
+    ax.set_yticks((0, 0.5, 1), ("none", "half", "all"))
+    ax.set_title(title)
+    return ax
+
+
+def plot_by_count(ax: Axes, counts: Sequence[int], shares: Mapping[str, np.ndarray]) -> Axes:
+    """Flagged share against the number of uniform-like vectors: mean, and range over seeds.
+
+    Args:
+        ax: where to draw; its horizontal axis becomes logarithmic.
+        counts: numbers of vectors n, shape (C,).
+        shares: name of a rule -> shares flagged (S, C), one row per seed; solid and dashed lines.
+    """
+    for (name, values), dashes in zip(shares.items(), ("-", "--", ":"), strict=False):
+        ax.plot(counts, values.mean(axis=0), "o" + dashes, color=BLUE, lw=2.2, ms=5, label=name)
+        ax.fill_between(
+            counts, values.min(axis=0), values.max(axis=0), color=BLUE, alpha=0.15, lw=0
+        )
+    ax.set(xlabel="number of vectors n", ylabel="share flagged", xscale="log", ylim=(0, 1))
+    ax.set_xticks(counts, [f"{count:,}" for count in counts])
+    ax.minorticks_off()
+    ax.legend(loc="upper left", fontsize=10)
+    return ax
+
+
+def plot_overlaps(ax: Axes, overlaps: Mapping[str, np.ndarray], title: str) -> Axes:
+    """One row per rule: the overlap of each pair of NC sets as a dot, their mean as a number.
+
+    Args:
+        ax: where to draw.
+        overlaps: name of a rule -> Jaccard overlaps, shape (pairs,); NaN (both sets empty) is
+            left out.
+        title: above the axes.
+    """
+    for row, values in enumerate(reversed(list(overlaps.values()))):
+        known = np.asarray(values)[~np.isnan(values)]
+        ax.plot(known, np.full(len(known), row), "o", color=BLUE, ms=6, alpha=0.45, mew=0)
+        if len(known):
+            mean = known.mean()
+            ax.plot(mean, row, "D", color=BLACK, ms=7)
+            ax.annotate(
+                f"{mean:.2f}", (mean, row), xytext=(0, 9), textcoords="offset points", ha="center",
+                fontsize=11,
+            )  # fmt: skip
+    ax.set_yticks(range(len(overlaps)), list(reversed(list(overlaps))))
+    ax.set(xlim=(-0.03, 1.06), ylim=(-0.5, len(overlaps) - 0.4), xlabel="overlap (Jaccard)")
+    ax.grid(axis="y", visible=False)
+    ax.set_title(title)
+    return ax
+
+
+def plot_simplex_members(ax: Axes, members: np.ndarray) -> Axes:
+    """Draw the predictions of several models and their average into a triangle.
+
+    Args:
+        ax: a triangle drawn by `plot_simplex_region`.
+        members: shape (M, 3); open dots, and a filled diamond for their average.
+    """
+    average = members.mean(axis=0, keepdims=True)
+    for member in members:
+        x, y = simplex_xy(np.stack([member, average[0]]))
+        ax.plot(x, y, color=BLACK, lw=1, ls=":")
+    ax.plot(*simplex_xy(members), "o", color="white", mec=BLACK, ms=9, mew=1.8, label="one model")
+    ax.plot(*simplex_xy(average), "D", color=BLACK, mec="white", ms=10, label="their average")
+    return ax
+
+
+# -- choosing -------------------------------------------------------------------------------------
+
+
+def plot_alpha_paths(
+    ax: Axes,
+    alphas: np.ndarray,
+    shares: Mapping[str, np.ndarray],
+    marks: Mapping[str, float],
+) -> Axes:
+    """The share flagged at every alpha, one line per set of predictions.
+
+    Args:
+        ax: where to draw.
+        alphas: shape (A,), ascending.
+        shares: name -> share flagged, shape (A,); drawn in percent.
+        marks: name of an alpha -> its value; dotted.
+    """
+    for (name, share), color in zip(shares.items(), (BLUE, ORANGE, GREEN, RED), strict=False):
+        ax.plot(alphas, 100 * share, color=color, lw=2.4, label=name)
+    for name, alpha in marks.items():
+        ax.axvline(alpha, color=BLACK, ls=":", lw=1.4)
+        ax.annotate(name, (alpha, 97), rotation=90, va="top", ha="right", fontsize=9.5, color=BLACK)
+    ax.set(xlabel="alpha", ylabel="flagged (%)", ylim=(0, 100), xlim=(alphas[0], alphas[-1]))
+    ax.legend(loc="center right", fontsize=10)
+    return ax
+
+
+def plot_flag_rates(ax: Axes, rates: np.ndarray, budget: float, title: str) -> Axes:
+    """How often each share of conforming instances was flagged, over many held-out sets.
+
+    Args:
+        ax: where to draw.
+        rates: shares flagged, shape (repeats,); drawn in percent.
+        budget: the share that was promised.
+        title: above the axes.
+    """
+    edges = np.linspace(0, 100 * 3 * budget, 31)
+    within = rates <= budget
+    for group, color, name in ((within, BLUE, "kept"), (~within, RED, "exceeded")):
+        values = np.minimum(100 * rates[group], edges[-1])
+        label = f"{name}: {group.mean():.0%}"
+        ax.hist(values, edges, color=color, alpha=0.75, label=label)
+    ax.axvline(100 * budget, color=BLACK, ls="--", lw=1.5)
+    ax.annotate(
+        f"mean {100 * rates.mean():.1f} %", (100 * rates.mean(), 0), xytext=(0, 4),
+        textcoords="offset points", ha="center", fontsize=10,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5},
+    )  # fmt: skip
+    ax.set(xlabel="conforming instances flagged (%)", ylabel="held-out sets", title=title)
+    ax.legend(fontsize=10)
+    return ax
+
+
+# -- speed ----------------------------------------------------------------------------------------
+
+
+def plot_growth(ax: Axes, frame: pd.DataFrame, letter: str, label: str) -> Axes:
+    """Time against one of N, k and n, and the straight line of least squares through it.
+
+    Args:
+        ax: where to draw.
+        frame: rows of the record's table ``growth``, columns ``grows``, N, k, n, ``seconds``.
+        letter: which one grows.
+        label: of the horizontal axis.
+    """
+    mine = frame[frame["grows"] == letter].sort_values(letter)
+    milliseconds = 1e3 * mine["seconds"]
+    slope, intercept = np.polyfit(mine[letter], milliseconds, 1)
+    ends = np.array([0, mine[letter].max()])
+    ax.plot(ends, intercept + slope * ends, color=GREY, lw=1.6, ls="--", label="straight line")
+    ax.plot(mine[letter], milliseconds, "o", color=BLUE, ms=7, label="measured")
+    ax.set(xlabel=label, ylabel="time (ms)", xlim=(0, None), ylim=(0, None))
     return ax
 
 

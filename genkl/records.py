@@ -65,6 +65,7 @@ def run_to_dict(run: Run) -> dict[str, Any]:
         "seed": run.seed,
         "clean_labels": run.clean_labels,
         "config": dataclasses.asdict(run.config),
+        "published_behaviour": [switch.name for switch in run.published_behaviour],
         "best_round": run.best.index,
         "rounds": [round_to_dict(one) for one in run.rounds],
     }
@@ -143,7 +144,7 @@ def provenance() -> dict[str, Any]:
 
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--", "genkl", "notebooks")),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--", "genkl", "notebooks", "benchmarks")),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "machine": {

@@ -6,6 +6,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from genkl.checks import Array, as_arrays, as_float64, check_labels, check_probabilities
+from genkl.published import Published, check_published
+
+PUBLISHED_RELABELLING = (
+    Published.NC_KEEPS_PREDICTION | Published.RATIO_OVER_ROW | Published.MIXUP_KEEPS_OWN_RATIO
+)
+"""The switches that `relabel_instances` implements."""
 
 
 class Role(IntEnum):
@@ -23,10 +29,14 @@ class Relabelled:
     Attributes:
         targets: shape (N, k); one-hot for CLEAN, double-hot for NON_NC, uniform for NC.
         roles: shape (N,), integers, see `Role`.
+        kept_part: the part of each target that stays with its row when mixup lends the target to
+            another row, shape (N, k); None where the whole target is lent. See
+            `Published.MIXUP_KEEPS_OWN_RATIO`.
     """
 
     targets: Array
     roles: Array
+    kept_part: Array | None = None
 
 
 def reverse_class_ratio(class_counts: Array) -> Array:
@@ -121,7 +131,12 @@ def uniform_targets(pred_probs: Array) -> Array:
 
 
 def relabel_instances(
-    pred_probs: Array, given_labels: Array, is_nc: Array, class_ratio: Array
+    pred_probs: Array,
+    given_labels: Array,
+    is_nc: Array,
+    class_ratio: Array,
+    *,
+    published_behaviour: Published = Published.NONE,
 ) -> Relabelled:
     """Give each noisy instance its target and role: uniform if NC, double-hot otherwise.
 
@@ -130,26 +145,44 @@ def relabel_instances(
         given_labels: integers in 0..k-1, shape (N,).
         is_nc: boolean mask, shape (N,); see `identify_nc`. All or none of it may be True.
         class_ratio: shape (k,); see `reverse_class_ratio`.
+        published_behaviour: of `PUBLISHED_RELABELLING`, what to do as the published scripts do:
+            leave an NC instance its averaged prediction, spread w_y over the whole row, keep the
+            given label's part where it is in mixup.
 
     Returns:
         Targets (N, k) and roles (N,), the same kind of arrays as pred_probs.
 
     Raises:
-        ValueError: as `double_hot`, and for a mask of another shape.
+        ValueError: as `double_hot`, for a mask of another shape, and for published behaviour
+            that has nothing to do with relabelling.
         TypeError: for a mask that is not boolean.
 
     Source: relabelling in arXiv 2307.09810, equations :eq:`eq-double-hot` and
     :eq:`eq-uniform-target`.
     """
+    check_published("relabel_instances", published_behaviour, PUBLISHED_RELABELLING)
     hot = double_hot(pred_probs, given_labels, class_ratio)
-    xp, (hot, is_nc) = as_arrays(hot, is_nc)
+    xp, (hot, is_nc, pred_probs) = as_arrays(hot, is_nc, pred_probs)
     if tuple(is_nc.shape) != (hot.shape[0],):
         raise ValueError(f"is_nc has shape {tuple(is_nc.shape)}; expected ({hot.shape[0]},)")
     if not xp.isdtype(is_nc.dtype, "bool"):
         raise TypeError(f"is_nc has dtype {is_nc.dtype}; expected a boolean mask")
-    targets = xp.where(is_nc[:, None], uniform_targets(hot), hot)
+    nc_targets, kept_part = uniform_targets(hot), None
+    if published_behaviour:
+        nothing = xp.zeros_like(hot)
+        predicted_part = double_hot(pred_probs, given_labels, xp.sum(nothing, axis=0))
+        given_part = hot - predicted_part
+        if Published.NC_KEEPS_PREDICTION in published_behaviour:
+            nc_targets = as_float64(xp, pred_probs)
+        if Published.RATIO_OVER_ROW in published_behaviour:
+            given_part = nothing + xp.sum(given_part, axis=1, keepdims=True)
+            hot = given_part + predicted_part
+        if Published.MIXUP_KEEPS_OWN_RATIO in published_behaviour:
+            kept_part = xp.where(is_nc[:, None], nothing, given_part)
+    targets = xp.where(is_nc[:, None], nc_targets, hot)
     roles = xp.zeros(hot.shape[0], dtype=xp.int64, device=_device(hot)) + int(Role.NON_NC)
-    return Relabelled(targets, xp.where(is_nc, xp.full_like(roles, int(Role.NC)), roles))
+    roles = xp.where(is_nc, xp.full_like(roles, int(Role.NC)), roles)
+    return Relabelled(targets, roles, kept_part)
 
 
 def verified(labels: Array, num_classes: int) -> Relabelled:

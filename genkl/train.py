@@ -16,7 +16,11 @@ from genkl.data import Split
 from genkl.losses import PAPER_LOSSES, RowLoss, mixup, three_term_loss
 from genkl.models import pick_device
 from genkl.predict import predict_logits
+from genkl.published import Published, check_published
 from genkl.relabel import Relabelled, Role, verified
+
+PUBLISHED_TRAINING = Published.FROZEN_FINETUNING | Published.EVAL_MODE_PRETRAINING
+"""The switches that `fit` implements, for the phase that it is called for."""
 
 OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("constant", "cosine", "plateau")
@@ -61,19 +65,26 @@ class Phase:
 
 @dataclass(frozen=True)
 class Examples:
-    """N inputs (N, ...), their targets (N, k) and roles (N,)."""
+    """N inputs (N, ...), their targets (N, k) and roles (N,).
+
+    The part of each target that mixup leaves with its row, (N, k), is None where it leaves none;
+    see `Relabelled`.
+    """
 
     inputs: Tensor
     targets: Tensor
     roles: Tensor
+    kept_part: Tensor | None = None
 
     @staticmethod
     def of(inputs: Tensor, relabelled: Relabelled) -> Examples:
         """Inputs with the targets and roles that relabelling gave them."""
+        kept_part = relabelled.kept_part
         return Examples(
             inputs,
             torch.as_tensor(relabelled.targets).float(),
             torch.as_tensor(relabelled.roles).long(),
+            None if kept_part is None else torch.as_tensor(kept_part).float(),
         )
 
     @staticmethod
@@ -82,10 +93,19 @@ class Examples:
         return Examples.of(split.inputs, verified(split.labels, num_classes))
 
     def __add__(self, other: Examples) -> Examples:
+        parts = None
+        if self.kept_part is not None or other.kept_part is not None:
+            parts = torch.cat(
+                [
+                    torch.zeros_like(one.targets) if one.kept_part is None else one.kept_part
+                    for one in (self, other)
+                ]
+            )
         return Examples(
             torch.cat([self.inputs, other.inputs]),
             torch.cat([self.targets, other.targets]),
             torch.cat([self.roles, other.roles]),
+            parts,
         )
 
     def __len__(self) -> int:
@@ -121,6 +141,7 @@ def fit(
     losses: Mapping[Role, RowLoss] = PAPER_LOSSES,
     mixup_alpha: float = 0.0,
     keep_initial: bool = False,
+    published_behaviour: Published = Published.NONE,
     device: str | torch.device = "auto",
 ) -> FitResult:
     """Train a model in place and leave it at its best validated step.
@@ -140,15 +161,19 @@ def fit(
         mixup_alpha: see `mixup`.
         keep_initial: let the state the model came with compete, so that the phase cannot lower
             the validation accuracy (used for fine-tuning).
+        published_behaviour: of `PUBLISHED_TRAINING`, what this phase does as the published
+            scripts do: run at the learning rate 0, or stay in evaluation mode from the first
+            evaluation on.
         device: "auto", "cpu", "cuda", ...
 
     Returns:
         Best step, validation figures, history.
 
     Raises:
-        ValueError: no examples.
+        ValueError: no examples, or published behaviour that has nothing to do with training.
         FloatingPointError: the loss is not finite; names the step and the remedy.
     """
+    check_published("fit", published_behaviour, PUBLISHED_TRAINING)
     if len(examples) == 0:
         raise ValueError("examples is empty; there is nothing to train on")
     device = pick_device(device)
@@ -161,8 +186,12 @@ def fit(
 
     inputs, targets = examples.inputs.to(device), examples.targets.to(device)
     roles = examples.roles.to(device)
+    kept_part = None if examples.kept_part is None else examples.kept_part.to(device)
     roles_on_host = examples.roles.cpu().numpy()
     optimizer = _optimizer(model, phase)
+    if Published.FROZEN_FINETUNING in published_behaviour:
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0
     scheduler = _scheduler(optimizer, phase)
     rng = np.random.default_rng(seed)
     history: list[dict[str, float]] = []
@@ -178,7 +207,13 @@ def fit(
             mixing = mixing.to(device)
             batch = mixing.blend(batch)
         loss, role_losses = three_term_loss(
-            model(batch), targets[index], roles[index], weights, losses=losses, mixing=mixing
+            model(batch),
+            targets[index],
+            roles[index],
+            weights,
+            losses=losses,
+            mixing=mixing,
+            kept_part=None if kept_part is None else kept_part[index],
         )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -194,6 +229,8 @@ def fit(
                     f"(now {phase.learning_rate:g}) or check the inputs for NaN"
                 )
             val_accuracy, val_loss = best.consider(step)
+            if Published.EVAL_MODE_PRETRAINING in published_behaviour:
+                model.eval()
             if phase.schedule == "plateau":
                 scheduler.step(val_loss)
             history.append(

@@ -145,44 +145,56 @@ def test_no_instances_is_an_empty_mask():
     assert nc_score(np.empty((0, 4)), 0.1, P4).shape == (0,)
 
 
-@given(st.integers(0, 1000), st.integers(1, 200), st.floats(0.01, 0.6, exclude_max=True))
-def test_budget_is_kept_on_the_held_out_set_itself(seed, m, rate):
-    scores = np.random.default_rng(seed).normal(size=m)
-    threshold = threshold_for_budget(scores, rate)
-    # The (m+1)-th, unseen instance is worst: even if flagged, the share stays within the budget.
-    assert ((scores >= threshold).sum() + 1) / (m + 1) <= max(rate, 1 / (m + 1)) + 1e-9
-    if math.isfinite(threshold):
-        lower = np.sort(scores)[::-1]
-        kept_back = int((scores >= threshold).sum())
-        assert (kept_back + 2) / (m + 1) > rate - 1e-9 or kept_back == m  # not needlessly strict
-        assert threshold > lower[kept_back]
+@given(st.integers(0, 10_000), st.integers(2, 12), st.floats(0, 0.95))
+def test_permutation_invariant_scores_do_not_see_the_names_of_classes(seed, k, share):
+    rng = np.random.default_rng(seed)
+    q, p = predictions(seed, k, 50), uniform_like_vectors(k, 5, seed=seed)
+    closed = nc_score(q, share / k, p, permutation_invariant=True)
+    renamed = nc_score(q[:, rng.permutation(k)], share / k, p, permutation_invariant=True)
+    other_p = nc_score(q, share / k, rng.permuted(p, axis=1), permutation_invariant=True)
+    assert np.allclose(closed, renamed, rtol=1e-12)
+    assert np.allclose(closed, other_p, rtol=1e-12)
+    assert (closed >= nc_score(q, share / k, p) - 1e-12).all()  # a larger set of vectors
 
 
-def test_budget_holds_for_new_instances_on_average():
+def test_permutation_invariant_votes_agree_with_their_scores_up_to_ties():
+    q, p = predictions(3, 14, 20_000).astype(np.float32), uniform_like_vectors(14)
+    scores = nc_score(q, 0.03, p, permutation_invariant=True)
+    for alpha in (0.3, 0.6, 0.9, float(scores[7])):
+        votes = identify_nc(q, alpha, 0.03, p, permutation_invariant=True)
+        sure = np.abs(scores - alpha) > 1e-5 * alpha
+        assert np.array_equal(votes[sure], flag_above(scores, alpha)[sure])
+
+
+def test_auto_alpha_keeps_the_budget_on_conforming_and_flags_more_of_the_rest():
     rng = np.random.default_rng(0)
-    rates = []
-    for _ in range(2000):
-        threshold = threshold_for_budget(rng.exponential(size=60), 0.1)
-        rates.append((rng.exponential(size=50) >= threshold).mean())
-    # 1/61 below the budget at most (the rank is rounded up), and never above it beyond 4 errors.
-    error = np.std(rates) / math.sqrt(len(rates))
-    assert 0.1 - 1 / 61 - 4 * error < np.mean(rates) < 0.1 + 4 * error
-
-
-def test_ties_are_not_flagged_and_too_few_scores_flag_nothing():
-    assert not flag_above(np.ones(50), threshold_for_budget(np.ones(50), 0.1)).any()
-    assert threshold_for_budget(np.arange(5.0), 0.05) == math.inf
+    k, p = 10, uniform_like_vectors(10)
+    conforming = rng.dirichlet(np.full(k, 0.05), 3000)
+    torn = rng.dirichlet(np.full(k, 1.0), 1000)
+    options = {"conforming_probs": conforming[:1000], "max_flag_rate": 0.1}
+    flagged = identify_nc(np.concatenate([conforming[1000:], torn]), "auto", 0.05, p, **options)
+    assert 0.05 < flagged[:2000].mean() < 0.15
+    assert flagged[2000:].mean() > 0.8
+    threshold = threshold_for_budget(nc_score(conforming[:1000], 0.05, p), 0.1)
+    assert np.array_equal(flagged[2000:], nc_score(torn, 0.05, p) >= threshold)
+    sure = identify_nc(conforming[1000:], "auto", 0.05, p, confidence=0.99, **options)
+    assert sure.mean() < flagged[:2000].mean()
 
 
 @pytest.mark.parametrize(
-    ("scores", "rate", "message"),
+    ("alpha", "options", "message"),
     [
-        (np.ones(5), 0.0, "max_flag_rate is 0.0"),
-        (np.ones(5), 1.0, "max_flag_rate is 1.0"),
-        (np.ones(0), 0.1, "at least one score"),
-        (np.array([1.0, np.nan]), 0.1, "contains NaN"),
+        ("auto", {}, "conforming_probs is missing; pass predictions on validation"),
+        ("best", {}, "alpha is 'best'; pass a number, or 'auto'"),
+        ("auto", {"conforming_probs": Q4[0]}, "expected 2 axes"),
+        ("auto", {"conforming_probs": Q4, "max_flag_rate": 2}, "max_flag_rate is 2"),
+        ("auto", {"conforming_probs": Q4 * 2}, "sums to 2"),
     ],
 )
-def test_budget_refuses_bad_input(scores, rate, message):
+def test_auto_alpha_refuses_bad_input(alpha, options, message):
     with pytest.raises(ValueError, match=message):
-        threshold_for_budget(scores, rate)
+        identify_nc(Q4, alpha, 0.1, P4, **options)
+
+
+def test_auto_alpha_with_too_few_conforming_instances_flags_nothing():
+    assert not identify_nc(Q4, "auto", 0.1, P4, conforming_probs=Q4).any()

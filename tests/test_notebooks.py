@@ -32,7 +32,7 @@ def sources(name: str, cell_type: str) -> list[str]:
 
 
 def test_there_are_notebooks() -> None:
-    assert len(NAMES) == 6
+    assert len(NAMES) == 10
 
 
 @every_notebook
@@ -95,7 +95,7 @@ def test_begins_with_a_title_and_ends_with_exercises_that_have_solutions(name: s
 @pytest.mark.parametrize("profile", book.read_manifest(ROOT))
 def test_every_profile_is_valid(profile: str) -> None:
     planned = book.plan(book.Project(ROOT, profile), overrides={})
-    assert sorted(job.name for job in planned) == NAMES
+    assert sorted(job.name for job in planned) == sorted(NAMES)
 
 
 def test_the_usual_profiles_exist() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +57,9 @@ class Project:
         return self.executed / f"{name}.ipynb"
 
     def names(self) -> list[str]:
-        """The names of all committed notebooks, sorted."""
-        return sorted(path.stem for path in self.notebooks.glob("*.ipynb"))
+        """The names of all committed notebooks in the order of their numbers."""
+        names = sorted(path.stem for path in self.notebooks.glob("*.ipynb"))
+        return sorted(names, key=lambda name: int(re.match(r"\d*", name)[0] or 0))
 
 
 @functools.cache

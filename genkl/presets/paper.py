@@ -1,0 +1,211 @@
+"""What does a setting of the paper consist of? A frozen record of the numbers in its scripts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from genkl.checks import Array, check_beta, check_choice, check_positive
+from genkl.divergence import uniform_like_vectors
+from genkl.identify import identify_nc
+from genkl.published import Published
+
+Transforms = tuple[tuple[str, int | None], ...]
+"""Steps of image preparation in their order, each a name and its size or angle."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one phase of the paper trains. Counted in epochs, as the scripts do.
+
+    Attributes:
+        optimizer: "sgd" or "adam".
+        learning_rate: at the start.
+        epochs: passes over the phase's data.
+        momentum: of SGD.
+        nesterov: whether SGD uses Nesterov momentum.
+        weight_decay: L2 penalty.
+        schedule: "constant", "cosine" to 0 over the epochs, or "plateau".
+        patience: of "plateau", in epochs without a lower validation loss.
+
+    Raises:
+        ValueError: a number out of range, or an unknown optimiser or schedule.
+    """
+
+    optimizer: str
+    learning_rate: float
+    epochs: int
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("optimizer", self.optimizer, ("sgd", "adam"))
+        check_choice("schedule", self.schedule, ("constant", "cosine", "plateau"))
+        check_positive("learning_rate", self.learning_rate)
+        check_positive("epochs", self.epochs, "; leave the recipe out (None) to skip a phase")
+        for name in ("momentum", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or greater")
+        if (self.schedule == "plateau") != (self.patience is not None):
+            raise ValueError(
+                f"patience is {self.patience} with schedule {self.schedule!r}; state it with "
+                "'plateau' and with no other"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperPreset:
+    """Every setting of the paper for one data set, as its published scripts have it.
+
+    Attributes:
+        dataset: name of the data set.
+        num_classes: k.
+        alpha: threshold of the NC vote.
+        beta: in [0, 1/k); entries of a prediction below 1/k - beta are ignored.
+        sigma: spread of the uniform-like vectors.
+        num_vectors: n, how many of them.
+        seeds: those that the published commands use; the first is the default.
+        omega: weights of the clean, non-NC and NC losses, before division by the batch size.
+        batch_size: rows per step.
+        mixup_alpha: of the mixup weight's Beta distribution; 0 is off.
+        first_predictor: where the predictions of iteration 0 come from.
+        pretrain: how the first predictor is trained; None where only its weights were published.
+        train: with the three-term loss.
+        finetune: on the clean set, afterwards.
+        network: name of the architecture.
+        initial_weights: "ImageNet", or "random".
+        clean_set: which instances count as clean.
+        clean_threshold: where there is no verified set, an instance counts as clean in a step if
+            the network's current probability of its given label reaches this.
+        train_transforms: of the images in training.
+        test_transforms: of the images in prediction and testing.
+        test_sets: name and number of images of each.
+        first_ensemble: models averaged for iteration 0.
+        ensemble: models averaged in later iterations.
+        reported: accuracies in percent that the paper reports, by name; not reproduced here.
+        departures: where the data set's script departs from the paper.
+
+    Raises:
+        ValueError: a setting out of range; the message names it and the remedy.
+    """
+
+    dataset: str
+    num_classes: int
+    alpha: float
+    beta: float
+    sigma: float
+    num_vectors: int
+    seeds: tuple[int, ...]
+    omega: tuple[float, float, float]
+    batch_size: int
+    mixup_alpha: float
+    first_predictor: str
+    pretrain: Recipe | None
+    train: Recipe
+    finetune: Recipe
+    network: str
+    initial_weights: str
+    clean_set: str
+    clean_threshold: float | None = None
+    train_transforms: Transforms
+    test_transforms: Transforms
+    test_sets: tuple[tuple[str, int], ...]
+    first_ensemble: int = 5
+    ensemble: int = 3
+    reported: tuple[tuple[str, float], ...]
+    departures: Published
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 2:
+            raise ValueError(f"num_classes is {self.num_classes}; a preset needs at least 2")
+        check_positive("alpha", self.alpha, "; raise it to flag fewer instances")
+        check_beta(self.beta, self.num_classes)
+        for name in ("sigma", "mixup_alpha"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; use 0 to switch it off")
+        for name in ("num_vectors", "batch_size", "first_ensemble", "ensemble"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not self.seeds or any(seed < 0 for seed in self.seeds):
+            raise ValueError(f"seeds is {self.seeds}; state at least one seed, 0 or greater")
+        if len(self.omega) != 3 or any(w < 0 for w in self.omega) or not any(self.omega):
+            raise ValueError(
+                f"omega is {self.omega}; pass three weights (clean, non-NC, NC), 0 or greater, "
+                "not all 0"
+            )
+        if self.clean_threshold is not None and not 0 < self.clean_threshold <= 1:
+            raise ValueError(
+                f"clean_threshold is {self.clean_threshold}; state a probability greater than 0, "
+                "or None where the clean set is verified"
+            )
+        for name, percent in self.reported:
+            if not 0 < percent <= 100:
+                raise ValueError(f"reported {name!r} is {percent}; state accuracies in percent")
+
+    @property
+    def tau(self) -> float:
+        r"""The truncation threshold :math:`\tau = 1/k - \beta`."""
+        return 1 / self.num_classes - self.beta
+
+    @property
+    def weights(self) -> tuple[float, float, float]:
+        r"""Multipliers of the three mean losses, :math:`\omega_i / \text{batch size}`."""
+        clean, non_nc, nc = (w / self.batch_size for w in self.omega)
+        return clean, non_nc, nc
+
+    def uniform_like(self, seed: int | None = None) -> Array:
+        """The vectors P that the script compares predictions with.
+
+        Args:
+            seed: of the vectors; None is the first published one.
+
+        Returns:
+            Shape (num_vectors, num_classes), float64.
+
+        Source: equation :eq:`eq-uniform-like`.
+        """
+        chosen = self.seeds[0] if seed is None else seed
+        return uniform_like_vectors(self.num_classes, self.num_vectors, self.sigma, chosen)
+
+    def identify(
+        self,
+        pred_probs: Array,
+        *,
+        seed: int | None = None,
+        permutation_invariant: bool = False,
+    ) -> Array:
+        """Flag the NC instances in saved predictions, with this preset's settings.
+
+        Args:
+            pred_probs: averaged predictions, shape (N, num_classes).
+            seed: of the uniform-like vectors; None is the first published one.
+            permutation_invariant: use every permutation of every vector, see `identify_nc`; then
+                the names of the classes don't matter, and the seed hardly.
+
+        Returns:
+            Boolean mask, shape (N,); the same kind of array as pred_probs.
+
+        Raises:
+            ValueError: pred_probs not probability vectors, or of another number of classes.
+
+        Source: equation :eq:`eq-vote`.
+
+        Example:
+            >>> CLOTHING1M.identify(np.array([[0.45] + [0.55 / 13] * 13, [0.9] + [0.1 / 13] * 13]))
+            array([ True, False])
+        """
+        shape = tuple(getattr(pred_probs, "shape", ()))
+        if len(shape) == 2 and shape[1] != self.num_classes:
+            raise ValueError(
+                f"pred_probs has shape {shape}; {self.dataset} has {self.num_classes} classes: "
+                "pass predictions for those, or use another preset"
+            )
+        return identify_nc(
+            pred_probs,
+            self.alpha,
+            self.beta,
+            self.uniform_like(seed),
+            permutation_invariant=permutation_invariant,
+        )
