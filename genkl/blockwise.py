@@ -33,10 +33,11 @@ from genkl.checks import (
 )
 from genkl.divergence import dominance_threshold, entropy
 
-BLOCK_ENTRIES = 1 << 17
-"""Entries of a block: with its intermediate results it fits a core's share of the cache."""
+BLOCK_ENTRIES = 1 << 18
+"""Entries of a block: few enough for a core's share of the cache, and enough for two threads to
+spend their time computing rather than waiting for the interpreter."""
 
-BLOCKS_PER_STRIP = 8
+BLOCKS_PER_STRIP = 4
 """Blocks that a thread takes at a time, and that a memory-mapped file is mapped for."""
 
 GPU_BLOCK_ENTRIES = 1 << 24
@@ -225,21 +226,22 @@ class _Workspace:
 
     rule: SampledRule
     weights: np.ndarray
+    ceiling: np.ndarray
     threshold: np.floating
     least: np.ndarray
+    ones: np.ndarray
     log_probs: np.ndarray
     is_dominant: np.ndarray
     ratios: np.ndarray
-    best: np.ndarray
-    ones: np.ndarray
-    ceiling: np.ndarray
 
     @classmethod
     def for_blocks(
         cls, height: int, rule: SampledRule, stored: np.dtype, dtype: np.dtype
     ) -> _Workspace:
-        num_vectors, num_classes = rule.vectors.shape
+        num_classes = rule.vectors.shape[1]
         weights = rule.vectors if rule.is_degenerate else rule.weights.astype(dtype)
+        # Four votes are read at a time, so a vector or two may vote twice.
+        weights = weights[np.arange(-(-len(weights) // 4) * 4) % len(weights)]
         # No vector weighs a logarithm more than this: logs @ ceiling is never below the score.
         ceiling = weights.min(axis=0)
         if rule.permutation_invariant:
@@ -247,23 +249,22 @@ class _Workspace:
         return cls(
             rule,
             weights,
+            ceiling,
             # Dominance is decided in the precision that the predictions are stored in.
             stored.type(rule.tau),
             # An array: NumPy takes the larger of two arrays faster than of an array and a number.
             np.full((height, num_classes), rule.tau / 2, stored),
+            np.ones(num_classes, stored),
             np.empty((height, num_classes), dtype),
             np.empty((height, num_classes), bool),
-            np.empty((num_vectors, height), dtype),
-            np.empty(height, dtype),
-            np.ones(num_classes, stored),
-            ceiling,
+            np.empty(height * len(weights), dtype),
         )
 
     @property
     def rounding(self) -> float:
         """Relative error that a score may have, in either arithmetic: k products and more."""
         num_classes = len(self.ones)
-        return 2 * (num_classes + 32) * float(np.finfo(self.best.dtype).eps)
+        return 2 * (num_classes + 32) * float(np.finfo(self.log_probs.dtype).eps)
 
     def check(self, block: np.ndarray, first_row: int) -> float:
         """Refuse bad rows; return the smallest entry."""
@@ -275,20 +276,31 @@ class _Workspace:
 
     def scores(self, block: np.ndarray, smallest: float) -> np.ndarray:
         """Critical alphas of a checked block, in the dtype that is computed in."""
-        return self._largest_ratio(self._log_dominant(block, smallest))
+        logs = self._log_dominant(block, smallest)
+        if self.rule.permutation_invariant:
+            logs.sort(axis=1)
+        ratios = self.ratios[: len(logs) * len(self.weights)].reshape(len(self.weights), -1)
+        return np.matmul(self.weights, logs.T, out=ratios).max(axis=0)
 
     def votes(self, block: np.ndarray, smallest: float, alpha: float) -> np.ndarray:
         """Votes on a checked block. Only predictions that could be flagged meet every vector."""
         votes = np.zeros(len(block), dtype=bool)
         logs = self._log_dominant(block, smallest)
-        open_rows = np.flatnonzero(logs @ self.ceiling >= alpha * (1 - 2 * self.rounding))
-        if open_rows.size == 0:
+        rows = np.flatnonzero(logs @ self.ceiling >= alpha * (1 - 2 * self.rounding))
+        if rows.size == 0:
             return votes
-        some = open_rows.size < len(block) / 2
-        rows = open_rows if some else np.arange(len(block))
-        scores = self._largest_ratio(logs[open_rows] if some else logs)
-        votes[rows] = scores >= alpha
-        near = rows[np.abs(scores - alpha) <= self.rounding * alpha]
+        if rows.size < len(block) / 2:
+            logs = logs[rows]
+        else:
+            rows = np.arange(len(block))
+        if self.rule.permutation_invariant:
+            logs.sort(axis=1)
+        ratios = self.ratios[: len(logs) * len(self.weights)].reshape(len(logs), -1)
+        np.matmul(logs, self.weights.T, out=ratios)
+        reach = np.flatnonzero(_any_at_least(ratios, alpha * (1 - self.rounding)))
+        surely = _any_at_least(ratios[reach], alpha * (1 + self.rounding))
+        votes[rows[reach]] = surely
+        near = rows[reach[~surely]]
         if near.size:
             votes[near] = self.rule.votes_as_published(block[near], alpha)
         return votes
@@ -304,18 +316,14 @@ class _Workspace:
         dominant = np.greater_equal(block, self.threshold, out=self.is_dominant[:rows])
         return np.multiply(logs, dominant, out=logs)
 
-    def _largest_ratio(self, logs: np.ndarray) -> np.ndarray:
-        rows = len(logs)
-        if self.rule.permutation_invariant:
-            logs.sort(axis=1)
-        ratios = np.matmul(self.weights, logs.T, out=self._ratios(rows))
-        return np.max(ratios, axis=0, out=self.best[:rows])
 
-    def _ratios(self, rows: int) -> np.ndarray:
-        whole = self.ratios
-        return whole if rows == whole.shape[1] else whole.reshape(-1)[: len(whole) * rows].reshape(
-            len(whole), rows
-        )  # fmt: skip
+def _any_at_least(ratios: np.ndarray, level: float) -> np.ndarray:
+    """Whether a row reaches the level anywhere; shape (rows,). Reads four comparisons as one."""
+    fours = (ratios >= level).view(np.uint32)
+    reached = fours[:, 0].copy()
+    for column in range(1, fours.shape[1]):
+        reached |= fours[:, column]
+    return reached != 0
 
 
 def as_supported_floats(rows: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Checks at the door: every public function states what it was given and what to do instead.
 
 Arrays may be NumPy arrays or torch tensors; the functions here decide which library computes
-(`array_namespace`) and refuse input that would give a wrong number later.
+(`namespace`) and refuse input that would give a wrong number later.
 """
 
 from __future__ import annotations
@@ -43,7 +43,14 @@ def as_arrays(*arrays: Any) -> tuple[ModuleType, list[Array]]:
             else torch.as_tensor(a, device=device)
             for a in arrays
         ]  # fmt: skip
-    return array_api_compat.array_namespace(*converted), converted
+    return namespace(converted[0]), converted
+
+
+def namespace(array: Array) -> ModuleType:
+    """The array-API functions for an array: NumPy's own, or those for torch."""
+    if isinstance(array, np.ndarray):
+        return np
+    return array_api_compat.array_namespace(array)
 
 
 def as_own_floats(xp: ModuleType, array: Array) -> Array:
@@ -98,7 +105,7 @@ def check_probabilities(
         ValueError: wrong number of axes, fewer than 2 classes, NaN, negative entries, or a row
             whose sum is not 1 within `SUM_TOLERANCE`. The message names the first bad row.
     """
-    xp = array_api_compat.array_namespace(probs)
+    xp = namespace(probs)
     check_shape(name, probs, min_ndim=min_ndim, ndim=ndim)
     shape = tuple(probs.shape)
     if math.prod(shape) == 0:
@@ -132,7 +139,7 @@ def check_labels(name: str, labels: Array, num_classes: int, num_rows: int | Non
         ValueError: wrong shape, a label out of range (the first one is named).
         TypeError: labels that are not integers.
     """
-    xp = array_api_compat.array_namespace(labels)
+    xp = namespace(labels)
     shape = tuple(labels.shape)
     if len(shape) != 1 or (num_rows is not None and shape[0] != num_rows):
         expected = f"({num_rows},)" if num_rows is not None else "(N,)"

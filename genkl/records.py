@@ -144,7 +144,9 @@ def provenance() -> dict[str, Any]:
 
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--", "genkl", "notebooks", "benchmarks")),
+        "uncommitted_changes": bool(
+            _git("status", "--porcelain", "--", "genkl", "notebooks", "benchmarks")
+        ),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "machine": {
