@@ -270,8 +270,9 @@ class _Workspace:
     def check(self, block: np.ndarray, first_row: int) -> float:
         """Refuse bad rows; return the smallest entry."""
         smallest, sums = block.min(), block @ self.ones
-        valid = smallest >= 0 and np.abs(sums - 1).max() <= SUM_TOLERANCE  # NaN is not valid
-        if not valid:
+        lowest, highest = 1 - SUM_TOLERANCE, 1 + SUM_TOLERANCE
+        valid = smallest >= 0 and sums.min() >= lowest and sums.max() <= highest
+        if not valid:  # NaN is not
             check_probabilities("pred_probs", block, first_row=first_row)
         return smallest
 
