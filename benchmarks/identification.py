@@ -3,10 +3,11 @@
     python -m benchmarks.identification                 # minutes; writes results/benchmarks/
     python -m benchmarks.identification --large         # and 100,000,000 rows from files
 
-Every case is a process of its own, started in turn, several times over; medians are kept. "seconds"
-run from the moment the predictions are loaded until the votes are there, the package's own imports
-included; "call_seconds" are those of another call. A whole process's time and peak memory have those of a process subtracted that only
-imports NumPy and loads the predictions ("extra"). All ratios are between processes of one run.
+Every case is a process of its own, started in turn, several times over; medians are kept.
+"seconds" run from the moment the predictions are loaded until the votes are there, the package's
+own imports included; "call_seconds" are those of another call. A whole process's time and peak
+memory have those of a process subtracted that only imports NumPy and loads the predictions
+("extra"). All ratios are between processes of one run.
 """
 
 from __future__ import annotations
