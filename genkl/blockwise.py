@@ -84,12 +84,12 @@ class SampledRule:
 
     @property
     def is_degenerate(self) -> bool:
-        """Whether a vector has no entropy (one-hot): then D >= 0 for every q and every alpha."""
+        """Whether a vector has no entropy, being one-hot; then D >= 0 for every q and every alpha."""
         return bool((self.entropies == 0).any())
 
     @functools.cached_property
     def weights(self) -> np.ndarray:
-        """Each vector over minus its entropy: times log q it gives the ratio; (n, k), float64."""
+        """Each vector over minus its entropy; times log q it gives the ratio; (n, k), float64."""
         return -self.vectors / self.entropies[:, None]
 
     def votes_as_published(self, pred_probs: np.ndarray, alpha: float) -> np.ndarray:
