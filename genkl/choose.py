@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -217,7 +218,8 @@ class Diagnosis:
             f"agreement after renaming classes: {self.renaming_agreement:.2f}",
             f"uniform prediction flagged: {'yes' if self.uniform_is_flagged else 'no'}",
         ]
-        return "\n".join([*lines, *(f"! {text}" for text in self.warnings)])
+        notes = (textwrap.fill(f"! {text}", 72, subsequent_indent="  ") for text in self.warnings)
+        return "\n".join([*lines, *notes])
 
 
 def diagnose(

@@ -1,0 +1,286 @@
+"""Images that stay on disk until they are needed.
+
+A million file names are one Arrow array, not a million Python strings; an image is read, decoded
+and checked when a worker process asks for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+FINGERPRINT_BYTES = 16
+"""Length of an image's content hash: collisions stay improbable beyond 10^18 images."""
+
+
+class ImageError(OSError):
+    """An image that can't be used. The message holds its path and the reason."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name, self.reason = name, reason
+
+    def __reduce__(self) -> tuple:
+        return ImageError, (self.name, self.reason)
+
+
+class Images(ABC):
+    """N images, each with a name for messages and a fingerprint of its content."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """N."""
+
+    @abstractmethod
+    def read(self, row: int) -> Tensor:
+        """One image, (3, H, W), uint8.
+
+        Raises:
+            ImageError: missing, truncated, or not an image.
+        """
+
+    @abstractmethod
+    def fingerprint(self, row: int) -> bytes:
+        """Hash of one image's content, `FINGERPRINT_BYTES` long.
+
+        Raises:
+            ImageError: the image can't be read.
+        """
+
+    @abstractmethod
+    def name(self, row: int) -> str:
+        """Where the image comes from, for messages."""
+
+    @abstractmethod
+    def take(self, rows: np.ndarray | Tensor) -> Images:
+        """The images at these positions, in this order."""
+
+
+class ImageFiles(Images):
+    """Image files under one folder.
+
+    Args:
+        root: the folder.
+        names: paths relative to it: an Arrow array, or any iterable of strings.
+        rows: which of the names, in which order; None is all of them.
+
+    The names are kept once, however many splits refer to them.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        names: pa.Array | pa.ChunkedArray | Iterable[str],
+        rows: np.ndarray | None = None,
+    ) -> None:
+        self.root = Path(root)
+        if isinstance(names, pa.ChunkedArray):
+            names = names.combine_chunks()
+        elif not isinstance(names, pa.Array):
+            names = pa.array([os.fspath(name) for name in names], pa.string())
+        self.names = names
+        self.rows = np.arange(len(names)) if rows is None else np.asarray(rows, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"ImageFiles({str(self.root)!r}, {len(self)} images)"
+
+    def path(self, row: int) -> Path:
+        """The file of one image."""
+        return self.root / self.names[int(self.rows[int(row)])].as_py()
+
+    def name(self, row: int) -> str:
+        return str(self.path(row))
+
+    def take(self, rows: np.ndarray | Tensor) -> ImageFiles:
+        return ImageFiles(self.root, self.names, self.rows[np.asarray(rows)])
+
+    def encoded(self, row: int) -> bytes:
+        """The file's bytes."""
+        path = self.path(row)
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            raise ImageError(str(path), "there is no such file") from None
+        except OSError as error:
+            raise ImageError(str(path), error.strerror or str(error)) from error
+
+    def read(self, row: int) -> Tensor:
+        return decode_image(self.encoded(row), self.name(row))
+
+    def fingerprint(self, row: int) -> bytes:
+        return hashlib.blake2b(self.encoded(row), digest_size=FINGERPRINT_BYTES).digest()
+
+
+class ImageTensor(Images):
+    """Images in memory, seen through the same interface.
+
+    Args:
+        images: (N, 1 or 3, H, W), uint8, or float in [0, 1].
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise ValueError(f"images have shape {tuple(images.shape)}; expected (N, 1 or 3, H, W)")
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def name(self, row: int) -> str:
+        return f"image {int(row)} in memory"
+
+    def take(self, rows: np.ndarray | Tensor) -> ImageTensor:
+        return ImageTensor(self.images[torch.as_tensor(rows)])
+
+    def read(self, row: int) -> Tensor:
+        image = self.images[int(row)]
+        if image.dtype != torch.uint8:
+            image = (image.float() * 255).round().clamp(0, 255).to(torch.uint8)
+        return image.expand(3, -1, -1)
+
+    def fingerprint(self, row: int) -> bytes:
+        image = self.images[int(row)].contiguous().cpu()
+        digest = hashlib.blake2b(digest_size=FINGERPRINT_BYTES)
+        digest.update(f"{image.dtype}{tuple(image.shape)}".encode())
+        digest.update(image.numpy().tobytes())
+        return digest.digest()
+
+
+class JoinedImages(Images):
+    """Images of several sources, one after the other."""
+
+    def __init__(self, parts: Iterable[Images]) -> None:
+        self.parts = tuple(parts)
+        self.ends = np.cumsum([len(part) for part in self.parts])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.parts) else 0
+
+    def _at(self, row: int) -> tuple[Images, int]:
+        part = int(np.searchsorted(self.ends, int(row), side="right"))
+        return self.parts[part], int(row) - (int(self.ends[part - 1]) if part else 0)
+
+    def name(self, row: int) -> str:
+        part, at = self._at(row)
+        return part.name(at)
+
+    def read(self, row: int) -> Tensor:
+        part, at = self._at(row)
+        return part.read(at)
+
+    def fingerprint(self, row: int) -> bytes:
+        part, at = self._at(row)
+        return part.fingerprint(at)
+
+    def take(self, rows: np.ndarray | Tensor) -> Images:
+        return ChosenImages(self, np.asarray(rows))
+
+
+class ChosenImages(Images):
+    """Some images of another collection, in an order of their own."""
+
+    def __init__(self, images: Images, rows: np.ndarray) -> None:
+        self.images, self.rows = images, np.asarray(rows, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def name(self, row: int) -> str:
+        return self.images.name(int(self.rows[int(row)]))
+
+    def read(self, row: int) -> Tensor:
+        return self.images.read(int(self.rows[int(row)]))
+
+    def fingerprint(self, row: int) -> bytes:
+        return self.images.fingerprint(int(self.rows[int(row)]))
+
+    def take(self, rows: np.ndarray | Tensor) -> ChosenImages:
+        return ChosenImages(self.images, self.rows[np.asarray(rows)])
+
+
+class BlendedImages(Images):
+    """The average of two images each, the second brought to the size of the first."""
+
+    def __init__(self, first: Images, second: Images) -> None:
+        if len(first) != len(second):
+            raise ValueError(f"{len(first)} and {len(second)} images; a blend needs pairs")
+        self.first, self.second = first, second
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def name(self, row: int) -> str:
+        return f"the average of {self.first.name(row)} and {self.second.name(row)}"
+
+    def read(self, row: int) -> Tensor:
+        one, other = self.first.read(row).float(), self.second.read(row)
+        other = resize_image(other, tuple(one.shape[1:])).float()
+        return ((one + other) / 2).round().to(torch.uint8)
+
+    def fingerprint(self, row: int) -> bytes:
+        both = self.first.fingerprint(row) + self.second.fingerprint(row)
+        return hashlib.blake2b(b"average" + both, digest_size=FINGERPRINT_BYTES).digest()
+
+    def take(self, rows: np.ndarray | Tensor) -> BlendedImages:
+        return BlendedImages(self.first.take(rows), self.second.take(rows))
+
+
+def as_images(inputs: Tensor | Images) -> Images:
+    """Images in memory and images on disk, through one interface."""
+    return inputs if isinstance(inputs, Images) else ImageTensor(inputs)
+
+
+def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """One image (C, H, W) at another height and width, antialiased; the same dtype."""
+    from torchvision.transforms.v2 import functional
+
+    if tuple(image.shape[1:]) == tuple(size):
+        return image
+    return functional.resize(image, list(size), antialias=True)
+
+
+def decode_image(encoded: bytes, name: str) -> Tensor:
+    """Decode a JPEG, PNG or other image that Pillow knows, upright (EXIF), as RGB.
+
+    Args:
+        encoded: the file's bytes.
+        name: for messages.
+
+    Returns:
+        (3, H, W), uint8.
+
+    Raises:
+        ImageError: empty, truncated, too large to be a photograph, or not an image.
+    """
+    if not encoded:
+        raise ImageError(name, "the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", category=UserWarning)
+            with Image.open(io.BytesIO(encoded)) as image:
+                upright = ImageOps.exif_transpose(image)
+                if upright.mode == "P" or "transparency" in upright.info:
+                    upright = upright.convert("RGBA")
+                pixels = np.asarray(upright.convert("RGB"))
+    except UnidentifiedImageError:
+        raise ImageError(name, "this is not an image") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(name, "too many pixels for a photograph") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ImageError(name, f"damaged ({error})") from None
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
