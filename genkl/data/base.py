@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from genkl.checks import check_labels
-from genkl.data.images import Images
+from genkl.data.images import Images, positions
 
 SPLITS = ("clean", "noisy", "validation", "test")
 
@@ -41,7 +41,7 @@ class Split:
 
     def take(self, rows: np.ndarray | Tensor) -> Split:
         """The instances at these positions, in this order."""
-        rows = torch.as_tensor(rows)
+        rows = torch.from_numpy(positions(rows))
         inputs = self.inputs[rows] if isinstance(self.inputs, Tensor) else self.inputs.take(rows)
         return Split(inputs, self.labels[rows], self.ids[rows])
 

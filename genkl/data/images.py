@@ -13,6 +13,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -106,7 +107,7 @@ class ImageFiles(Images):
         return str(self.path(row))
 
     def take(self, rows: np.ndarray | Tensor) -> ImageFiles:
-        return ImageFiles(self.root, self.names, self.rows[np.asarray(rows)])
+        return ImageFiles(self.root, self.names, self.rows[positions(rows)])
 
     def encoded(self, row: int) -> bytes:
         """The file's bytes."""
@@ -144,7 +145,7 @@ class ImageTensor(Images):
         return f"image {int(row)} in memory"
 
     def take(self, rows: np.ndarray | Tensor) -> ImageTensor:
-        return ImageTensor(self.images[torch.as_tensor(rows)])
+        return ImageTensor(self.images[torch.from_numpy(positions(rows))])
 
     def read(self, row: int) -> Tensor:
         image = self.images[int(row)]
@@ -187,7 +188,7 @@ class JoinedImages(Images):
         return part.fingerprint(at)
 
     def take(self, rows: np.ndarray | Tensor) -> Images:
-        return ChosenImages(self, np.asarray(rows))
+        return ChosenImages(self, positions(rows))
 
 
 class ChosenImages(Images):
@@ -209,7 +210,7 @@ class ChosenImages(Images):
         return self.images.fingerprint(int(self.rows[int(row)]))
 
     def take(self, rows: np.ndarray | Tensor) -> ChosenImages:
-        return ChosenImages(self.images, self.rows[np.asarray(rows)])
+        return ChosenImages(self.images, self.rows[positions(rows)])
 
 
 class BlendedImages(Images):
@@ -237,6 +238,12 @@ class BlendedImages(Images):
 
     def take(self, rows: np.ndarray | Tensor) -> BlendedImages:
         return BlendedImages(self.first.take(rows), self.second.take(rows))
+
+
+def positions(rows: Any) -> np.ndarray:
+    """Positions, int64, from a list, an array, a tensor, or a boolean mask."""
+    rows = np.asarray(rows)
+    return np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
 
 
 def as_images(inputs: Tensor | Images) -> Images:

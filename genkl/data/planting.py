@@ -1,10 +1,16 @@
-"""Plant noise whose truth is known."""
+"""Plant noise whose truth is known: wrong labels, images of no class, images of two classes."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import torch
+from torch import Tensor
 
 from genkl.checks import check_choice
+from genkl.data.base import Kind, NoisyDataset, Split, Truth
+from genkl.data.images import BlendedImages, Images, JoinedImages, as_images, resize_image
 
 
 def check_rate(name: str, rate: float) -> None:
@@ -76,3 +82,187 @@ def blend_pairs(
         left = rest[rest != second[0]]
     chosen = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return (images[chosen[:, 0]] + images[chosen[:, 1]]) / 2, labels[chosen]
+
+
+def plant_confusion(
+    labels: np.ndarray, confusion: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Replace labels as a confusion matrix says.
+
+    The counts are those of the matrix, up to rounding (largest remainders); which instances get
+    them is random.
+
+    Args:
+        labels: true classes, shape (N,).
+        confusion: share of class i that is labelled j, shape (k, k), rows sum to 1.
+        rng: source of randomness.
+
+    Returns:
+        Given labels, shape (N,); the input is not changed.
+
+    Raises:
+        ValueError: a matrix that is not square, has negative entries or a row that doesn't sum to
+            1, or that lacks a class.
+    """
+    confusion = np.asarray(confusion, dtype=np.float64)
+    k = len(confusion)
+    if confusion.shape != (k, k) or (len(labels) and labels.max() >= k):
+        raise ValueError(
+            f"confusion has shape {confusion.shape}; expected (k, k), a row and a column per class"
+        )
+    if (confusion < 0).any() or not np.allclose(confusion.sum(axis=1), 1, atol=1e-6):
+        row = int(np.argmax((confusion < 0).any(axis=1) | (abs(confusion.sum(axis=1) - 1) > 1e-6)))
+        raise ValueError(
+            f"confusion[{row}] sums to {confusion[row].sum():.4g} or has a negative entry; divide "
+            "each row of counts by its sum"
+        )
+    given = labels.copy()
+    for label in range(k):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        exact = confusion[label] * len(members)
+        counts = np.floor(exact).astype(int)
+        most_cut = np.argsort(counts - exact, kind="stable")[: len(members) - counts.sum()]
+        counts[most_cut] += 1
+        given[members] = np.repeat(np.arange(k), counts)
+    return given
+
+
+def plant_noise(
+    dataset: NoisyDataset,
+    truth: Truth,
+    *,
+    seed: int = 0,
+    label_noise: float = 0.0,
+    noise_kind: str = "symmetric",
+    confusion: np.ndarray | None = None,
+    ood: Tensor | Images | None = None,
+    ood_share: float = 0.0,
+    ambiguous_share: float = 0.0,
+) -> tuple[NoisyDataset, Truth]:
+    """Add noise to the noisy split of any data set, and say so in the truth.
+
+    First blends replace pairs of correct instances, then images of another data set come in, then
+    labels change; the result is shuffled. The shares are of the *resulting* noisy split, up to
+    rounding; label noise is a share of its correct instances.
+
+    Args:
+        dataset: only its noisy split changes.
+        truth: about that split; only instances known to be correct are blended or relabelled.
+        seed: decides all of it.
+        label_noise: share of wrong labels, see `plant_label_noise`.
+        noise_kind: "symmetric" or "pair".
+        confusion: instead of these two, a matrix, see `plant_confusion`.
+        ood: images of no class, from another data set; brought to the size and the channels of
+            the data set's own where those are a tensor. They get given labels at random, in the
+            proportions of the noisy split.
+        ood_share: of the resulting noisy split, in [0, 1).
+        ambiguous_share: averages of two images of different classes under one of the two labels,
+            as a share of the resulting noisy split, in [0, 1). Each uses up two images.
+
+    Returns:
+        The noisier data set and its truth. Made and added instances have ids above all others.
+
+    Raises:
+        ValueError: a share out of range, both label_noise and confusion, ood_share without ood,
+            or more asked for than there is.
+    """
+    check_rate("label_noise", label_noise)
+    for name, share in (("ood_share", ood_share), ("ambiguous_share", ambiguous_share)):
+        if not 0 <= share < 1:
+            raise ValueError(f"{name} is {share}; it is a share of the result, in [0, 1)")
+    if confusion is not None and label_noise:
+        raise ValueError(
+            f"label_noise is {label_noise} beside a confusion matrix; pass one of them"
+        )
+    if ood_share and ood is None:
+        raise ValueError(f"ood_share is {ood_share}, but ood is None; pass the images to add")
+    rng = np.random.default_rng(seed)
+    noisy = dataset.noisy
+    correct = np.flatnonzero(truth.kinds == Kind.CORRECT)
+    total = len(noisy) / (1 + ambiguous_share - ood_share)
+    num_blends, num_ood = round(ambiguous_share * total), round(ood_share * total)
+    if 2 * num_blends > len(correct):
+        raise ValueError(
+            f"ambiguous_share is {ambiguous_share}: {num_blends} blends need {2 * num_blends} "
+            f"correct instances, and there are {len(correct)}; ask for fewer"
+        )
+    if num_ood > (0 if ood is None else len(ood)):
+        raise ValueError(
+            f"ood_share is {ood_share}: that is {num_ood} images, and ood has {len(ood)}; ask for "
+            "fewer, or pass more images"
+        )
+    pairs = _pairs_of_two_classes(truth.labels[correct], num_blends, rng)
+    used = correct[pairs]
+    plain = np.setdiff1d(np.arange(len(noisy)), used)
+    given = noisy.labels.numpy()
+    shown = used[np.arange(num_blends), rng.integers(0, 2, num_blends)]
+    strangers = rng.choice(len(ood), num_ood, replace=False) if num_ood else np.empty(0, int)
+    first_id = 1 + max(int(split.ids.max()) for split in dataset.splits().values() if len(split))
+    parts = [noisy.take(plain).inputs]
+    if num_blends:
+        parts.append(_blend(noisy.take(used[:, 0]).inputs, noisy.take(used[:, 1]).inputs))
+    if num_ood:
+        parts.append(_like(noisy.inputs, as_images(ood).take(strangers)))
+    labels = np.concatenate([given[plain], given[shown], rng.choice(given, num_ood)])
+    kinds = np.concatenate(
+        [truth.kinds[plain], np.full(num_blends, Kind.AMBIGUOUS), np.full(num_ood, Kind.OOD)]
+    ).astype(np.int64)
+    true = np.concatenate([truth.labels[plain], np.full(num_blends + num_ood, -1)])
+    ids = np.concatenate([noisy.ids.numpy()[plain], first_id + np.arange(num_blends + num_ood)])
+    _plant_labels(labels, kinds, true, dataset.num_classes, label_noise, noise_kind, confusion, rng)
+    order = rng.permutation(len(labels))
+    inputs = torch.cat(parts) if isinstance(noisy.inputs, Tensor) else JoinedImages(parts)
+    made = Split(inputs, torch.from_numpy(labels), torch.from_numpy(ids)).take(order)
+    told = Truth(kinds[order], true[order], f"{truth.source}, and planted", ids[order])
+    return replace(dataset, noisy=made), told
+
+
+def _pairs_of_two_classes(labels: np.ndarray, num_pairs: int, rng: np.random.Generator):
+    """Positions of pairs, (num_pairs, 2): none used twice, none of one class."""
+    order = rng.permutation(len(labels))
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    starts = np.searchsorted(labels[by_class], labels[by_class])
+    few_enough = np.sort(np.argsort(order)[by_class[np.arange(len(order)) - starts < num_pairs]])
+    chosen = order[few_enough[: 2 * num_pairs]]  # at most half of them of one class
+    if len(chosen) < 2 * num_pairs:
+        raise ValueError(
+            f"ambiguous_share asks for {num_pairs} blends of two classes each, but too many "
+            "correct instances are of one class; ask for fewer"
+        )
+    chosen = chosen[np.argsort(labels[chosen], kind="stable")]
+    return rng.permutation(np.stack([chosen[:num_pairs], chosen[num_pairs:]], axis=1))
+
+
+def _blend(first: Tensor | Images, second: Tensor | Images) -> Tensor | Images:
+    if isinstance(first, Images):
+        return BlendedImages(first, second)
+    mean = (first.float() + second.float()) / 2
+    return mean.round().to(torch.uint8) if first.dtype == torch.uint8 else mean
+
+
+def _like(inputs: Tensor | Images, images: Images) -> Tensor | Images:
+    """Images as the data set has its own: files stay files, a tensor gets its size and channels."""
+    if isinstance(inputs, Images):
+        return images
+    if inputs.ndim != 4:
+        raise ValueError(
+            f"the noisy inputs have shape {tuple(inputs.shape)}; images can only be added to "
+            "images: plant noise before features are computed"
+        )
+    channels, *size = inputs.shape[1:]
+    read = torch.stack([resize_image(images.read(row), size) for row in range(len(images))])
+    if channels == 1:
+        read = read.float().mean(dim=1, keepdim=True).round().to(torch.uint8)
+    return read if inputs.dtype == torch.uint8 else read.to(inputs.dtype) / 255
+
+
+def _plant_labels(labels, kinds, true, k, rate, noise_kind, confusion, rng) -> None:
+    """Change given labels of correct instances, in place, and their kinds with them."""
+    correct = np.flatnonzero(kinds == Kind.CORRECT)
+    if confusion is not None:
+        if len(confusion) != k:
+            raise ValueError(f"confusion has {len(confusion)} rows; the data set has {k} classes")
+        labels[correct] = plant_confusion(true[correct], confusion, rng)
+    else:
+        labels[correct] = plant_label_noise(true[correct], k, rate, rng, noise_kind)
+    kinds[correct[labels[correct] != true[correct]]] = Kind.MISLABELLED

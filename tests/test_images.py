@@ -1,0 +1,162 @@
+"""Images on disk: what is read is what is there, and what can't be read is said with its path."""
+
+import io
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+
+from genkl import Kind, NoisyDataset, Truth
+from genkl.data.base import Split, make_split
+from genkl.data.images import (
+    BlendedImages,
+    ImageError,
+    ImageFiles,
+    ImageTensor,
+    JoinedImages,
+    decode_image,
+)
+from genkl.data.planting import plant_noise
+
+
+def png(value: int, size=(5, 4), mode="RGB") -> bytes:
+    """A plain image, size is (width, height)."""
+    file = io.BytesIO()
+    Image.new(mode, size, value if mode == "L" else (value,) * len(mode)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def files(tmp_path) -> ImageFiles:
+    names = []
+    for value in range(8):
+        names.append(f"{value % 2}/image,{value} ü.png")
+        (tmp_path / names[-1]).parent.mkdir(exist_ok=True)
+        (tmp_path / names[-1]).write_bytes(png(10 * value, (5 + value, 4)))
+    return ImageFiles(tmp_path, names)
+
+
+def test_an_image_is_read_when_it_is_asked_for(files):
+    assert len(files) == 8
+    assert files.read(3).shape == (3, 4, 8)
+    assert (files.read(3) == 30).all()
+    chosen = files.take(np.array([5, 1])).take(torch.tensor([1, 0, 0]))
+    assert [int(chosen.read(row)[0, 0, 0]) for row in range(3)] == [10, 50, 50]
+    assert chosen.path(1).name == "image,5 ü.png"
+    assert chosen.names is files.names  # one list of names, however many splits
+
+
+def test_names_may_come_as_an_arrow_column(files, tmp_path):
+    column = pa.chunked_array([files.names[:3], files.names[3:]])
+    assert (ImageFiles(tmp_path, column).read(7) == 70).all()
+
+
+def test_grey_palette_transparent_and_rotated_images_become_upright_rgb():
+    assert decode_image(png(7, mode="L"), "grey").unique().tolist() == [7]
+    assert decode_image(png(9, mode="RGBA"), "transparent").shape == (3, 4, 5)
+    palette = io.BytesIO()
+    Image.new("RGB", (5, 4), (200, 0, 0)).quantize(4).save(palette, "GIF")
+    assert decode_image(palette.getvalue(), "palette")[:, 0, 0].tolist() == [200, 0, 0]
+    turned = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright
+    Image.new("RGB", (40, 20)).save(turned, "JPEG", exif=exif)
+    assert decode_image(turned.getvalue(), "turned").shape == (3, 40, 20)
+
+
+def noise_jpeg() -> bytes:
+    file = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"<html>404</html>", "this is not an image"),
+        (noise_jpeg()[:-700], "damaged"),
+        (png(3)[:-30], "damaged"),
+        (None, "there is no such file"),
+    ],
+)
+def test_what_cannot_be_read_is_said_with_its_path(tmp_path, content, reason):
+    if content is not None:
+        (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(ImageError, match=reason) as caught:
+        ImageFiles(tmp_path, ["a.jpg"]).read(0)
+    assert str(tmp_path / "a.jpg") in str(caught.value)
+    again = pickle.loads(pickle.dumps(caught.value))  # as from a worker process
+    assert (again.name, again.reason) == (caught.value.name, caught.value.reason)
+
+
+def test_a_decompression_bomb_is_refused(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 15)
+    with pytest.raises(ImageError, match="too many pixels"):
+        decode_image(png(1), "bomb.png")
+
+
+def test_fingerprints_follow_content_not_name(files, tmp_path):
+    (tmp_path / "copy.png").write_bytes(files.encoded(2))
+    copy = ImageFiles(tmp_path, ["copy.png"])
+    assert copy.fingerprint(0) == files.fingerprint(2) != files.fingerprint(3)
+    pixels = ImageTensor(torch.arange(48, dtype=torch.uint8).reshape(2, 1, 6, 4))
+    turned = ImageTensor(pixels.images.reshape(2, 1, 4, 6))
+    assert pixels.fingerprint(0) != pixels.fingerprint(1)
+    assert pixels.fingerprint(0) != turned.fingerprint(0)
+
+
+def test_collections_can_be_joined_chosen_from_and_blended(files):
+    memory = ImageTensor(torch.full((3, 1, 9, 9), 0.4))
+    joined = JoinedImages([files, memory])
+    assert len(joined) == 11
+    assert (joined.read(9) == 102).all()
+    chosen = joined.take([10, 7]).take([1, 0])
+    assert "image,7" in chosen.name(0)
+    assert chosen.fingerprint(1) == memory.fingerprint(2)
+    blends = BlendedImages(files.take([1, 2]), chosen)
+    assert blends.read(0).shape == (3, 4, 6)  # the size of the first
+    assert (blends.read(0) == 40).all()
+    assert (blends.take([1]).read(0) == 61).all()
+    assert blends.fingerprint(0) != BlendedImages(chosen, files.take([1, 2])).fingerprint(0)
+
+
+def test_noise_is_planted_into_files_without_reading_them(files, tmp_path):
+    nothing = make_split(files.take([]), [], [])
+    labels = np.arange(8) % 2
+    noisy = make_split(files, labels, np.arange(8))
+    dataset = NoisyDataset("toy", ("a", "b"), nothing, noisy, nothing, nothing)
+    truth = Truth(np.full(8, Kind.CORRECT), labels, "by hand", np.arange(8))
+    strangers = ImageFiles(tmp_path / "elsewhere", ["x.jpg", "y.jpg"])  # never opened
+    noisier, told = plant_noise(
+        dataset, truth, ood=strangers, ood_share=0.25, ambiguous_share=0.125
+    )
+    row = np.flatnonzero(told.kinds == Kind.OOD)[0]
+    assert "elsewhere" in noisier.noisy.inputs.name(row)
+    blend = np.flatnonzero(told.kinds == Kind.AMBIGUOUS)[0]
+    assert noisier.noisy.inputs.read(blend).float().mean() % 5 == 0
+
+
+def test_images_have_no_common_shape_to_build_a_network_for(files):
+    nothing = make_split(files.take([]), [], [])
+    dataset = NoisyDataset(
+        "toy", ("a", "b"), nothing, make_split(files, [0] * 8, range(8)), nothing, nothing
+    )
+    with pytest.raises(TypeError, match=r"genkl\.featurize"):
+        _ = dataset.input_shape
+    with pytest.raises(ValueError, match="the clean split of toy is empty"):
+        dataset.require("clean", "test")
+
+
+def test_truth_follows_instances_that_were_dropped():
+    truth = Truth(np.array([0, 1, 3]), np.array([4, 5, -1]), "by hand", np.array([30, 10, 20]))
+    left = Split(torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64), torch.tensor([20, 30]))
+    assert truth.match(left).kinds.tolist() == [3, 0]
+    with pytest.raises(ValueError, match="nothing is known about instance 7"):
+        truth.match(Split(left.inputs, left.labels, torch.tensor([20, 7])))
+    with pytest.raises(ValueError, match="holds no ids"):
+        Truth(truth.kinds, truth.labels, "by hand").match(left)
