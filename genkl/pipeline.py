@@ -14,9 +14,10 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from genkl.backbones import EFFICIENTNET_LITE0, Backbone, featurize
 from genkl.checks import check_beta, check_choice, check_positive
 from genkl.conformal import threshold_for_budget
-from genkl.data import NoisyDataset, Split
+from genkl.data import Images, NoisyDataset, Split
 from genkl.divergence import uniform_like_vectors
 from genkl.evaluate import accuracy
 from genkl.identify import entropy_score, flag_above, nc_score
@@ -222,6 +223,8 @@ class Run:
         rounds: every round, in order; a baseline has one.
         models: the models of the chosen round; not saved.
         published_behaviour: what it did as the published scripts do.
+        features: name of the frozen backbone whose features it learned from; None for inputs as
+            the data set has them.
     """
 
     method: str
@@ -232,6 +235,7 @@ class Run:
     rounds: tuple[Round, ...]
     models: tuple[nn.Module, ...] = field(default=(), repr=False)
     published_behaviour: Published = Published.NONE
+    features: str | None = None
 
     @property
     def best(self) -> Round:
@@ -283,6 +287,7 @@ def pretrain_models(
     *,
     seed: int = 0,
     make_model: ModelFactory = default_model,
+    backbone: Backbone | str | None = "auto",
     published_behaviour: Published = Published.NONE,
     device: str | torch.device = "auto",
 ) -> list[nn.Module]:
@@ -293,6 +298,7 @@ def pretrain_models(
         config: ``first_ensemble`` and ``pretrain`` are used.
         seed: decides weights and batch order of every model.
         make_model: builds a network.
+        backbone: see `run_genkl`.
         published_behaviour: may hold `Published.EVAL_MODE_PRETRAINING`.
         device: "auto", "cpu", "cuda", ...
 
@@ -303,6 +309,7 @@ def pretrain_models(
         ValueError: published behaviour that has nothing to do with pre-training.
     """
     check_published("pretrain_models", published_behaviour, Published.EVAL_MODE_PRETRAINING)
+    dataset = _ready_to_learn(dataset, make_model, backbone, device)
     setting = _Setting(dataset, config, seed, make_model, PAPER_LOSSES, device, published_behaviour)
     return [_pretrain(setting, member) for member in range(config.first_ensemble)]
 
@@ -313,6 +320,7 @@ def run_genkl(
     *,
     seed: int = 0,
     make_model: ModelFactory = default_model,
+    backbone: Backbone | str | None = "auto",
     predictor: Sequence[nn.Module] = (),
     identify: IdentifyRule | None = None,
     relabel: Callable[..., Relabelled] = relabel_instances,
@@ -332,10 +340,14 @@ def run_genkl(
     reported in every round and decides nothing.
 
     Args:
-        dataset: see `load_dataset`; for a frozen backbone see `featurize`.
+        dataset: see `load_dataset`.
         config: settings.
         seed: of weights, batches and mixing.
         make_model: builds a network from (input_shape, num_classes).
+        backbone: turns images into frozen features first, see `featurize`. None learns from the
+            inputs as they are. "auto" uses `EFFICIENTNET_LITE0` where the inputs are photographs
+            (files, or tensors of bytes) and make_model is the default: heads then train in
+            seconds, without a GPU.
         predictor: models for the first prediction, such as those of `pretrain_models`; where
             empty, ``config.first_ensemble`` models are pre-trained on the clean set.
         identify: replaces `divergence_rule` in an ablation.
@@ -353,7 +365,7 @@ def run_genkl(
         A record of every round; the best one by validation is ``run.best``.
 
     Raises:
-        ValueError: beta outside [0, 1/k), an empty class in the clean set.
+        ValueError: beta outside [0, 1/k), an empty split, an empty class in the clean set.
         FloatingPointError: training diverged.
 
     Source: the framework of arXiv 2307.09810, section :doc:`/book/equations` of the book.
@@ -363,7 +375,9 @@ def run_genkl(
     if asked := published_behaviour & PUBLISHED_RELABELLING:
         relabel = partial(relabel, published_behaviour=asked)
     rule = identify or divergence_rule(config)
+    dataset.require("clean", "validation", "test")
     class_ratio = _clean_class_ratio(dataset)
+    dataset = _ready_to_learn(dataset, make_model, backbone, device, progress)
     setting = _Setting(dataset, config, seed, make_model, losses, device, published_behaviour)
     to_pretrain = 0 if predictor else config.first_ensemble
     total = to_pretrain + config.max_rounds * config.ensemble
@@ -420,6 +434,7 @@ def run_genkl(
         tuple(rounds),
         best_models,
         published_behaviour,
+        dataset.features,
     )
 
 
@@ -430,6 +445,7 @@ def run_baseline(
     *,
     seed: int = 0,
     make_model: ModelFactory = default_model,
+    backbone: Backbone | str | None = "auto",
     device: str | torch.device = "auto",
     progress: bool = True,
 ) -> Run:
@@ -444,6 +460,7 @@ def run_baseline(
             or "clean set alone".
         seed: of weights and batches.
         make_model: builds a network.
+        backbone: see `run_genkl`.
         device: "auto", "cpu", "cuda", ...
         progress: show a bar over the models.
 
@@ -454,6 +471,7 @@ def run_baseline(
         ValueError: unknown method; the message lists the known ones.
     """
     check_choice("baseline", method, BASELINES)
+    dataset = _ready_to_learn(dataset, make_model, backbone, device, progress)
     start = time.perf_counter()
     if not method.endswith("fine-tuning"):
         config = replace(config, finetune=replace(config.finetune, steps=0))
@@ -471,7 +489,38 @@ def run_baseline(
         models.append(model)
         fits.append(fitted)
     only = _round(1, dataset, models, fits, examples, seconds=time.perf_counter() - start)
-    return Run(method, dataset.name, seed, config, len(dataset.clean), (only,), tuple(models))
+    return Run(
+        method,
+        dataset.name,
+        seed,
+        config,
+        len(dataset.clean),
+        (only,),
+        tuple(models),
+        features=dataset.features,
+    )
+
+
+def _ready_to_learn(
+    dataset: NoisyDataset,
+    make_model: ModelFactory,
+    backbone: Backbone | str | None,
+    device: str | torch.device,
+    progress: bool = True,
+) -> NoisyDataset:
+    """The data set with inputs that a network takes: frozen features of photographs."""
+    dataset.require("clean", "validation", "test")
+    if backbone == "auto":
+        inputs = dataset.noisy.inputs
+        photographs = isinstance(inputs, Images) or inputs.dtype == torch.uint8
+        backbone = EFFICIENTNET_LITE0 if photographs and make_model is default_model else None
+    if isinstance(backbone, str):
+        raise ValueError(
+            f"backbone is {backbone!r}; pass 'auto', None, or a Backbone: get_backbone({backbone!r})"
+        )
+    if backbone is None:
+        return dataset
+    return featurize(dataset, backbone, device=device, progress=progress)
 
 
 def _pretrain(setting: _Setting, member: int) -> nn.Module:

@@ -64,6 +64,7 @@ def run_to_dict(run: Run) -> dict[str, Any]:
         "dataset": run.dataset,
         "seed": run.seed,
         "clean_labels": run.clean_labels,
+        "features": run.features,
         "config": dataclasses.asdict(run.config),
         "published_behaviour": [switch.name for switch in run.published_behaviour],
         "best_round": run.best.index,

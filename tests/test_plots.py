@@ -8,7 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_hex
+import torch
+from matplotlib.colors import to_hex, to_rgba
 
 from genkl import Kind, Truth, double_hot_loss, plots
 
@@ -59,7 +60,8 @@ def test_boxes_are_labelled_with_the_share_that_is_flagged(ax):
     plots.plot_scores_by_kind(ax, SCORES, TRUTH, 0.5, "score")
     texts = [text.get_text() for text in ax.texts]
     assert texts[:4] == ["0%", "0%", "100%", "100%"]
-    assert [t.get_text() for t in ax.get_yticklabels()] == list(plots.KIND_NAMES.values())
+    expected = [plots.KIND_NAMES[kind] for kind in Kind if (TRUTH.kinds == kind).any()]
+    assert [t.get_text() for t in ax.get_yticklabels()] == expected
 
 
 def test_flagged_share_falls_as_the_threshold_rises(ax):
@@ -140,3 +142,34 @@ def test_colours_can_be_told_apart():
             for second in seen[:i]:
                 assert np.linalg.norm(first - second) > 0.15
     assert set(plots.KIND_COLORS) == set(Kind)
+
+
+def test_every_kind_has_a_colour_of_its_own_and_a_name():
+    assert len(set(plots.KIND_COLORS.values())) == len(Kind) == len(plots.KIND_NAMES)
+
+
+def test_class_counts_are_stacked_by_kind(ax):
+    counts = pd.DataFrame({"correct": [3, 1], "ood": [2, 2]}, index=["cat", "dog"])
+    plots.plot_class_counts(ax, counts, "images")
+    ends = [bar.get_x() + bar.get_width() for bar in ax.patches]
+    assert ends == [3, 1, 5, 3]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "correct label", "out of distribution",
+    ]  # fmt: skip
+    assert ax.patches[2].get_facecolor() == to_rgba(plots.KIND_COLORS[Kind.OOD])
+
+
+def test_the_noise_matrix_shows_percentages_and_survives_an_empty_class(ax):
+    matrix = pd.DataFrame([[0.9, 0.1], [np.nan, np.nan]], index=["a", "b"], columns=["a", "b"])
+    plots.plot_noise_matrix(ax, matrix)
+    assert [text.get_text() for text in ax.texts] == ["90", "10"]
+
+
+def test_photographs_are_shown_whole_whatever_their_shape():
+    wide = torch.zeros(2, 3, 10, 40, dtype=torch.uint8)
+    figure = plots.plot_photographs(wide, [[0, 1], [1]], ["first", "second"], side=20)
+    shown = [axis.get_images()[0].get_array() for axis in figure.axes[:3]]
+    assert all(image.shape == (20, 20, 3) for image in shown)
+    assert (shown[0][:7] == 255).all()
+    assert (shown[0][8:12] == 0).all()
+    plt.close(figure)

@@ -7,6 +7,7 @@ from typing import Any
 
 from genkl.checks import check_choice
 from genkl.data.base import Kind, NoisyDataset, Split, Truth
+from genkl.data.images import ImageError, ImageFiles, Images
 from genkl.data.digits import load_digits
 from genkl.data.solar_cells import load_solar_cells
 

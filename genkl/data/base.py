@@ -76,6 +76,7 @@ class NoisyDataset:
     validation: Split
     test: Split
     more_tests: Mapping[str, Split] = field(default_factory=dict)
+    features: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.noisy) == 0:

@@ -1,0 +1,85 @@
+"""What does it look like? The book's figures, drawn from arrays and records.
+
+One colour per method and per kind of instance in the whole book, from a palette that colour-blind
+readers can tell apart (Okabe and Ito). Every function draws into axes it is given and returns
+them, or makes a figure and returns that.
+"""
+
+from genkl.plots.choosing import plot_alpha_paths, plot_flag_rates
+from genkl.plots.data import plot_class_counts, plot_noise_matrix, plot_photographs
+from genkl.plots.instances import (
+    plot_flagged_by_threshold,
+    plot_images,
+    plot_roc,
+    plot_scores_by_kind,
+)
+from genkl.plots.runs import plot_level, plot_methods, plot_role_losses, plot_rounds, plot_sweep
+from genkl.plots.simplex import (
+    loss_over,
+    plot_simplex_members,
+    plot_simplex_paths,
+    plot_simplex_region,
+    plot_simplex_values,
+    simplex_points,
+    simplex_xy,
+)
+from genkl.plots.speed import plot_growth
+from genkl.plots.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    KIND_COLORS,
+    KIND_NAMES,
+    METHOD_COLORS,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    method_color,
+    style_mean_and_std,
+    use_book_style,
+)
+from genkl.plots.theory import plot_by_count, plot_overlaps, plot_peak_band
+
+__all__ = [
+    "BLACK",
+    "BLUE",
+    "GREEN",
+    "GREY",
+    "KIND_COLORS",
+    "KIND_NAMES",
+    "METHOD_COLORS",
+    "ORANGE",
+    "PURPLE",
+    "RED",
+    "SKY",
+    "loss_over",
+    "method_color",
+    "plot_alpha_paths",
+    "plot_by_count",
+    "plot_class_counts",
+    "plot_flag_rates",
+    "plot_flagged_by_threshold",
+    "plot_growth",
+    "plot_images",
+    "plot_level",
+    "plot_methods",
+    "plot_noise_matrix",
+    "plot_overlaps",
+    "plot_peak_band",
+    "plot_photographs",
+    "plot_roc",
+    "plot_role_losses",
+    "plot_rounds",
+    "plot_scores_by_kind",
+    "plot_simplex_members",
+    "plot_simplex_paths",
+    "plot_simplex_region",
+    "plot_simplex_values",
+    "plot_sweep",
+    "simplex_points",
+    "simplex_xy",
+    "style_mean_and_std",
+    "use_book_style",
+]
