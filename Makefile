@@ -26,6 +26,7 @@ records: book ## Keep the measured results of PROFILE, with their provenance, in
 bench: $(VENV)/.installed-book ## Measure identification: parity, time, memory; minutes, 6 GB of disk for a while
 	@$(BIN)/python -m benchmarks.parity
 	@$(BIN)/python -m benchmarks.identification --large
+	@$(BIN)/python -m benchmarks.indices
 
 test: $(VENV)/.installed-test ## Lint, and run every test, the rendered book's included
 	$(BIN)/ruff check

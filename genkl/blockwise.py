@@ -84,7 +84,7 @@ class SampledRule:
 
     @property
     def is_degenerate(self) -> bool:
-        """Whether a vector has no entropy, being one-hot; then D >= 0 for every q and every alpha."""
+        """Whether a vector has no entropy (is one-hot); then D >= 0 for every q and alpha."""
         return bool((self.entropies == 0).any())
 
     @functools.cached_property

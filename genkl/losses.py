@@ -82,7 +82,9 @@ class Mixing:
         return Mixing(self.partner.to(device), self.keep.to(device))
 
     def blend(self, inputs: Tensor) -> Tensor:
-        """Mixed inputs, same shape as inputs (B, ...)."""
+        """Mixed inputs, same shape and dtype as inputs (B, ...)."""
+        if not inputs.dtype.is_floating_point:  # as bytes, lambda would be 0 or 1
+            return self.blend(inputs.float()).round().to(inputs.dtype)
         keep = self.keep.to(inputs.dtype).reshape(-1, *([1] * (inputs.ndim - 1)))
         return keep * inputs + (1 - keep) * inputs[self.partner]
 

@@ -516,7 +516,7 @@ def _ready_to_learn(
         backbone = EFFICIENTNET_LITE0 if photographs and make_model is default_model else None
     if isinstance(backbone, str):
         raise ValueError(
-            f"backbone is {backbone!r}; pass 'auto', None, or a Backbone: get_backbone({backbone!r})"
+            f"backbone is {backbone!r}; pass 'auto', None, or get_backbone({backbone!r})"
         )
     if backbone is None:
         return dataset

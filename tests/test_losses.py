@@ -173,3 +173,11 @@ def test_descending_each_loss_ends_where_it_is_smallest():
     # A double-hot target is linear inside the logarithm: the heavier entry wins in the end.
     double = descend_logits(double_hot_loss, np.array([0.6, 0.3, 0.0]), starts, steps=5000)
     assert (double[-1, :, 0] > 0.98).all()
+
+
+def test_images_as_bytes_are_mixed_like_any_others():
+    images = torch.tensor([[0, 100], [200, 40]], dtype=torch.uint8)
+    mixing = Mixing(torch.tensor([1, 0]), torch.tensor([0.75, 0.5]))
+    mixed = mixing.blend(images)
+    assert mixed.dtype == torch.uint8
+    assert mixed.tolist() == [[50, 85], [100, 70]]

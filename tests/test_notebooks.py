@@ -32,7 +32,7 @@ def sources(name: str, cell_type: str) -> list[str]:
 
 
 def test_there_are_notebooks() -> None:
-    assert len(NAMES) == 10
+    assert len(NAMES) == 11
 
 
 @every_notebook
@@ -132,4 +132,4 @@ def test_dependencies_cover_what_is_loaded(name: str) -> None:
 def test_a_chapter_does_not_depend_on_what_it_does_not_use() -> None:
     names = {path.name for path in book.package_files(PROJECT, PROJECT.template("1_geometry"))}
     assert "divergence.py" in names
-    assert not names & {"backbones.py", "models.py", "pipeline.py", "train.py"}
+    assert not names & {"networks.py", "models.py", "pipeline.py", "train.py"}

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genkl import Kind, NoisyDataset, Truth, load_dataset
-from genkl.data import load_solar_cells
 from genkl.data.base import make_split
 from genkl.data.images import ImageTensor
 from genkl.data.planting import plant_confusion, plant_noise
+from genkl.data.solar_cells import load_solar_cells
 from genkl.data.statistics import count_kinds, count_labels, noise_matrix
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -276,18 +276,19 @@ def decode_image(encoded: bytes, name: str) -> Tensor:
     if not encoded:
         raise ImageError(name, "the file is empty")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", category=UserWarning)
-            with Image.open(io.BytesIO(encoded)) as image:
-                upright = ImageOps.exif_transpose(image)
-                if upright.mode == "P" or "transparency" in upright.info:
-                    upright = upright.convert("RGBA")
-                pixels = np.asarray(upright.convert("RGB"))
+        with Image.open(io.BytesIO(encoded)) as image:
+            if math.prod(image.size) > (Image.MAX_IMAGE_PIXELS or math.inf):
+                raise ImageError(name, "too many pixels for a photograph")
+            upright = ImageOps.exif_transpose(image) if "exif" in image.info else image
+            if upright.mode == "P" or "transparency" in upright.info:
+                upright = upright.convert("RGBA")
+            pixels = np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
     except UnidentifiedImageError:
         raise ImageError(name, "this is not an image") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except Image.DecompressionBombError:
         raise ImageError(name, "too many pixels for a photograph") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
+        if isinstance(error, ImageError):
+            raise
         raise ImageError(name, f"damaged ({error})") from None
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()

@@ -1,4 +1,6 @@
-"""Settings for the embedded data sets; vary them with `dataclasses.replace`.
+"""Settings for the embedded data sets, and for frozen features of any photographs.
+
+Vary them with `dataclasses.replace`.
 
 Weights, mixup, ensemble sizes and the uniform-like vectors are those that the paper uses for
 Clothing1M. Steps and learning rates are shared by all methods that the book compares; they were
@@ -6,6 +8,8 @@ looked for on the validation splits of seeds 100 to 102, which no chapter uses.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from genkl.pipeline import GenKLConfig
 from genkl.train import Phase
@@ -34,3 +38,7 @@ SOLAR_CELLS = GenKLConfig(
 )
 """Solar cells, k = 4, for linear heads on frozen features. Once those are cached, a round takes
 seconds."""
+
+PHOTOGRAPHS = replace(SOLAR_CELLS, beta=0.02)
+"""Linear heads on frozen features of photographs, for fewer than 50 classes: the settings of the
+solar cells with a smaller beta. To choose beta instead, see `choose_alpha_beta`."""

@@ -1,0 +1,301 @@
+"""How do images get from the disk into batches? Decoded by worker processes, in a fixed order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from genkl.checks import check_choice, check_positive
+from genkl.data.base import NoisyDataset, Split, Truth
+from genkl.data.images import (
+    BlendedImages,
+    ChosenImages,
+    ImageError,
+    Images,
+    ImageTensor,
+    JoinedImages,
+    as_images,
+    positions,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ON_ERROR = ("raise", "skip")
+FEW_IMAGES = 256
+"""Up to here starting worker processes takes longer than decoding does."""
+MOST_WORKERS = 8
+
+log = logging.getLogger(__name__)
+
+Transform = Callable[[Tensor], Tensor]
+"""Maps one image (3, H, W), uint8, to a tensor whose shape is the same for every image."""
+
+
+@dataclass(frozen=True)
+class BrokenImages:
+    """What was found when images were decoded to see whether they can be.
+
+    Attributes:
+        checked: how many images were decoded.
+        rows: positions of the broken ones, ascending.
+        names: where they come from.
+        reasons: why they can't be used.
+    """
+
+    checked: int
+    rows: np.ndarray
+    names: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+    @staticmethod
+    def of(errors: dict[int, ImageError], checked: int) -> BrokenImages:
+        """From errors by position."""
+        rows = sorted(errors)
+        return BrokenImages(
+            checked,
+            np.array(rows, dtype=np.int64),
+            tuple(errors[row].name for row in rows),
+            tuple(errors[row].reason for row in rows),
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __str__(self) -> str:
+        """One line: how many, and the first three."""
+        if len(self) == 0:
+            return f"all {self.checked} images can be used"
+        shown = [f"{n}: {r}" for n, r in zip(self.names[:3], self.reasons[:3], strict=True)]
+        count = f"{len(self)} of {self.checked} images can't be used"
+        return f"{count}: {'; '.join(shown)}{'; ...' if len(self) > 3 else ''}"
+
+    def table(self) -> pd.DataFrame:
+        """One row for each broken image, with columns ``row``, ``name`` and ``reason``."""
+        import pandas as pd
+
+        return pd.DataFrame({"row": self.rows, "name": self.names, "reason": self.reasons})
+
+
+def image_batches(
+    images: Images,
+    transform: Transform,
+    *,
+    batch_size: int,
+    order: np.ndarray | None = None,
+    num_workers: int | None = None,
+    on_error: str = "raise",
+    seed: int = 0,
+    progress: str | None = None,
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Images decoded and transformed by worker processes, batch by batch.
+
+    What comes out doesn't depend on num_workers: batches come in order, and a random transform is
+    seeded for each image by (seed, row). Workers end with the iterator, at Ctrl-C too.
+
+    Args:
+        images: N images.
+        transform: of one image; its randomness must come from torch's generator.
+        batch_size: images in a batch; the last one, and one with broken images, has fewer.
+        order: rows in the order wanted, shape (M,); None is 0 to N-1.
+        num_workers: processes; 0 decodes here, None decides by `default_workers`.
+        on_error: "raise" stops at the first image that can't be decoded; "skip" leaves such images
+            out and logs, at the end, how many and which.
+        seed: of random transforms; pass another one for each epoch.
+        progress: what a bar says; None shows no bar.
+
+    Returns:
+        Iterator over (rows, batch): positions in images, shape (B,), int64, and the transformed
+        images, shape (B, ...).
+
+    Raises:
+        ValueError: unknown on_error, no batch_size; in iteration, a transform that gives images of
+            several shapes.
+        ImageError: in iteration, an image that can't be decoded; the message holds its path.
+    """
+    check_choice("on_error", on_error, ON_ERROR)
+    check_positive("batch_size", batch_size)
+    rows = np.arange(len(images)) if order is None else positions(order)
+    workers = default_workers(images, len(rows)) if num_workers is None else num_workers
+    loader = _loader(images, transform, rows, batch_size, workers, seed)
+    return _batches(loader, len(rows), on_error, progress)
+
+
+def check_images(
+    images: Images, *, num_workers: int | None = None, progress: bool = True
+) -> BrokenImages:
+    """Decode every image to find those that can't be.
+
+    Args:
+        images: N images.
+        num_workers: processes; None decides by `default_workers`.
+        progress: show a bar.
+
+    Returns:
+        All the broken ones, with the reasons.
+    """
+    workers = default_workers(images) if num_workers is None else num_workers
+    loader = _loader(images, _nothing, np.arange(len(images)), 64, workers, 0)
+    errors: dict[int, ImageError] = {}
+    with tqdm(total=len(images), desc="checking", unit="image", disable=not progress) as bar:
+        for rows, _, broken in loader:
+            errors |= broken
+            bar.update(len(rows) + len(broken))
+    return BrokenImages.of(errors, len(images))
+
+
+def drop_broken(
+    dataset: NoisyDataset,
+    truth: Truth | None = None,
+    *,
+    num_workers: int | None = None,
+    progress: bool = True,
+) -> tuple[NoisyDataset, Truth | None, dict[str, BrokenImages]]:
+    """Leave out every instance whose image can't be decoded, before long work starts.
+
+    Args:
+        dataset: its inputs are images.
+        truth: about its noisy split, with ids.
+        num_workers: processes; None decides by `default_workers`.
+        progress: show a bar for each split.
+
+    Returns:
+        The data set without those instances, the truth about those that stay (None if none was
+        given), and what was found in each split (rows are positions in the split given).
+
+    Raises:
+        ValueError: a truth without ids, or no noisy instance is left.
+    """
+    if truth is not None and truth.ids is None:
+        raise ValueError("this truth holds no ids; build it with ids= to match it to what stays")
+    found: list[BrokenImages] = []
+
+    def without_broken(split: Split) -> Split:
+        found.append(
+            check_images(as_images(split.inputs), num_workers=num_workers, progress=progress)
+        )
+        return split.take(np.delete(np.arange(len(split)), found[-1].rows))
+
+    kept = dataset.map_splits(without_broken)
+    report = dict(zip([*dataset.splits(), *dataset.more_tests], found, strict=True))
+    for name, broken in report.items():
+        if len(broken):
+            log.warning("%s, %s: %s; left out", dataset.name, name, broken)
+    return kept, None if truth is None else truth.match(kept.noisy), report
+
+
+def default_workers(images: Images, count: int | None = None) -> int:
+    """How many processes decode: none for few images or images in memory, else one for each core.
+
+    Args:
+        images: the collection.
+        count: how many of them will be read; None is all.
+    """
+    count = len(images) if count is None else count
+    if count <= FEW_IMAGES or _in_memory(images):
+        return 0
+    return min(MOST_WORKERS, usable_cores())
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _in_memory(images: Images) -> bool:
+    match images:
+        case ImageTensor():
+            return True
+        case ChosenImages():
+            return _in_memory(images.images)
+        case JoinedImages():
+            return all(_in_memory(part) for part in images.parts)
+        case BlendedImages():
+            return _in_memory(images.first) and _in_memory(images.second)
+    return False
+
+
+class _Decoded(Dataset):
+    """Row -> (row, transformed image or the error); errors travel as data, with their path."""
+
+    def __init__(self, images: Images, transform: Transform, seed: int) -> None:
+        self.images, self.transform, self.seed = images, transform, seed
+
+    def __getitem__(self, row: int) -> tuple[int, Tensor | ImageError]:
+        try:
+            image = self.images.read(row)
+        except ImageError as error:
+            return row, error
+        with torch.random.fork_rng(devices=[]):
+            own = np.random.SeedSequence((self.seed, row)).generate_state(1, np.uint64)
+            torch.default_generator.manual_seed(int(own[0]))
+            return row, self.transform(image)
+
+
+def _loader(
+    images: Images, transform: Transform, rows: np.ndarray, batch_size: int, workers: int, seed: int
+) -> DataLoader:
+    blocks = [rows[at : at + batch_size].tolist() for at in range(0, len(rows), batch_size)]
+    return DataLoader(
+        _Decoded(images, transform, seed),
+        batch_sampler=blocks,
+        num_workers=workers,
+        collate_fn=_collate,
+        worker_init_fn=_ignore_interrupts,
+        generator=torch.Generator(),  # else it would draw from the caller's
+    )
+
+
+def _collate(
+    items: list[tuple[int, Tensor | ImageError]],
+) -> tuple[np.ndarray, Tensor | None, dict[int, ImageError]]:
+    broken = {row: one for row, one in items if isinstance(one, ImageError)}
+    good = [(row, one) for row, one in items if row not in broken]
+    rows = np.array([row for row, _ in good], dtype=np.int64)
+    shapes = {tuple(one.shape) for _, one in good}
+    if len(shapes) > 1:
+        some = sorted(shapes)
+        raise ValueError(
+            f"the transform gives images of shapes {some[0]} and {some[1]}; end it with a crop, or "
+            "a resize to (height, width)"
+        )
+    return rows, torch.stack([one for _, one in good]) if good else None, broken
+
+
+def _batches(
+    loader: DataLoader, count: int, on_error: str, progress: str | None
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    errors: dict[int, ImageError] = {}
+    with tqdm(total=count, desc=progress, unit="image", disable=progress is None) as bar:
+        try:
+            for rows, batch, broken in loader:
+                if broken and on_error == "raise":
+                    raise next(iter(broken.values()))
+                errors |= broken
+                if batch is not None:
+                    yield rows, batch
+                bar.update(len(rows) + len(broken))
+        finally:
+            if errors:
+                log.warning("%s; left out", BrokenImages.of(errors, count))
+
+
+def _ignore_interrupts(_worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the parent answers it and ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _nothing(_image: Tensor) -> Tensor:
+    return torch.empty(0)
