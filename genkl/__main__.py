@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from genkl.data.images import as_images
-from genkl.data.registry import DATASETS, load_dataset
+from genkl.data.registry import DATASETS, Entry, load_dataset
 from genkl.data.sources import (
     DataNotFoundError,
-    Source,
     explain,
     fetch,
     find_data,
@@ -78,8 +77,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _facts(source: Source, data_root: str | None) -> dict[str, Any]:
-    present = is_present(source, data_root)
+def _facts(entry: Entry, data_root: str | None) -> dict[str, Any]:
+    source = entry.source
+    lacking = [one for one in (source, *entry.also_needs) if not is_present(one, data_root)]
+    present = not lacking
     where = None
     if present and source.folders:
         where = str(find_data(source, data_root))
@@ -91,19 +92,19 @@ def _facts(source: Source, data_root: str | None) -> dict[str, Any]:
         "licence": source.licence,
         "size": source.size,
         "home": source.url,
-        "how_to_get": source.how_to_get,
+        "how_to_get": " ".join(one.how_to_get for one in lacking or (source,)),
         "downloads": bool(source.downloads),
     }
 
 
 def _list(options: argparse.Namespace) -> None:
-    facts = [_facts(one.source, options.data_root) for one in DATASETS.values()]
+    facts = [_facts(entry, options.data_root) for entry in DATASETS.values()]
     if options.json:
         print(json.dumps(facts, indent=1))
         return
     width = max(len(fact["name"]) for fact in facts)
     for fact in facts:
-        mark = "here" if fact["present"] else "-"
+        mark = "here" if fact["present"] else "yours" if fact["licence"] == "yours" else "-"
         print(f"{fact['name']:<{width}}  {mark:<5} {fact['title']}")
         lines = [f"{fact['size']}; licence: {fact['licence']}"]
         if fact["where"]:

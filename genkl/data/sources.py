@@ -146,6 +146,8 @@ def is_present(source: Source, data_root: str | os.PathLike[str] | None = None) 
         import importlib.util
 
         return importlib.util.find_spec(source.package) is not None
+    if not source.folders:
+        return False
     try:
         find_data(source, data_root)
     except DataNotFoundError:
