@@ -225,10 +225,10 @@ def load_cifar10h(
         ambiguous_below: an image is ambiguous where its most frequent vote has a smaller share.
 
     Returns:
-        The data set, inputs of shape (N, 3, 32, 32), uint8, and the truth about its noisy split:
-        AMBIGUOUS; or CORRECT or MISLABELLED where people and CIFAR-10 agree on the class; or
-        UNKNOWN where most people agree on another class than CIFAR-10's (6 images). Ids count the
-        training images from 0, then the test images.
+        The data set, inputs of shape (N, 3, 32, 32), uint8, and the truth about its noisy
+        split. It is AMBIGUOUS; or CORRECT or MISLABELLED where people and CIFAR-10 agree on the
+        class; or UNKNOWN where most people agree on another class than CIFAR-10's (6 images). Ids
+        count the training images from 0, then the test images.
 
     Raises:
         DataNotFoundError: CIFAR-10 or CIFAR-10H is not here; the message says what to do.
@@ -317,7 +317,7 @@ def redraw_unknown(
         rng: source of randomness.
 
     Returns:
-        Shape (N,), all in 0..k-1: any for an image of a held-out class, a wrong one for an image of
+        Shape (N,), all in 0..k-1, any for an image of a held-out class, a wrong one for an image of
         a known class whose label was held out.
     """
     drawn = given.copy()
@@ -522,7 +522,7 @@ def read_cifar10n(data_root: str | os.PathLike[str] | None = None) -> dict[str, 
         data_root: where to look instead of ``$GENKL_DATA``.
 
     Returns:
-        By name ("true", which are CIFAR-10's own, and those of `N_LABELS`): (N,), int64.
+        Labels by name, each (N,), int64. They are "true", CIFAR-10's own, and those of `N_LABELS`.
 
     Raises:
         DataNotFoundError: it is not here; the message says what to do.

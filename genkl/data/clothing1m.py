@@ -77,7 +77,7 @@ def load_clothing1m(
         noisy_limit: draw at most so many noisy instances at random.
 
     Returns:
-        The data set, its inputs image files, and the truth about its noisy split: NC for the
+        The data set, its inputs image files, and the truth about its noisy split. It is NC for the
         instances on the list, CORRECT or MISLABELLED where an instance also has a verified label,
         else UNKNOWN. An image of a clean split is never in the noisy one. Ids count the lines of
         ``noisy_label_kv.txt``, then the further keys of ``clean_label_kv.txt``.

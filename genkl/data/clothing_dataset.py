@@ -104,7 +104,7 @@ def load_clothing_dataset(
             many. `NOT_RELEASED` are left out in any case.
 
     Returns:
-        The data set, its inputs image files, and the truth about its noisy split: AMBIGUOUS for
+        The data set, its inputs image files, and the truth about its noisy split. AMBIGUOUS for
         "Not sure", OOD for "Other" and other garments, NC for "Skip". The given label of a
         non-conforming image is drawn from those of the conforming ones in the noisy split. Ids
         count the rows of ``images.csv``.
@@ -212,7 +212,7 @@ def divide_senders(
         rng: source of randomness.
 
     Returns:
-        The split of each image, shape (N,): position in needs, or `NOISY`.
+        The split of each image, shape (N,), a position in needs, or `NOISY`.
 
     Raises:
         ValueError: too few senders for a class.

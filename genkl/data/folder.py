@@ -134,7 +134,7 @@ def load_folder(
             and logs how many.
 
     Returns:
-        The data set, its inputs image files, and the truth about its noisy split: CORRECT or
+        The data set, its inputs image files, and the truth about its noisy split. It is CORRECT or
         MISLABELLED where there is a verified label, NC where no class fits, else UNKNOWN. Ids
         count the rows of the table, or the images in the order of their paths.
 
@@ -570,7 +570,7 @@ def assign_splits(
         rng: source of randomness.
 
     Returns:
-        Shape (M,): 0 to 2 for clean, validation and test, `NOISY`, or -1 for an image that is left
+        Shape (M,), 0 to 2 for clean, validation and test, `NOISY`, or -1 for an image that is left
         out because its group is in a verified split.
     """
     verified = files.verified[rows]

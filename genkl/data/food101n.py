@@ -83,7 +83,7 @@ def load_food101n(
         noisy_limit: draw at most so many noisy instances at random.
 
     Returns:
-        The data set, its inputs image files, and the truth about its noisy split: WRONG where
+        The data set, its inputs image files, and the truth about its noisy split. It is WRONG where
         somebody looked, else UNKNOWN. Ids count the lines of ``imagelist.tsv``; those of the test
         set count the lines of Food-101's ``test.txt`` from there on.
 
@@ -158,7 +158,7 @@ def read_verdicts(folder: Path, keys: pa.StringArray) -> dict[str, np.ndarray]:
         keys: N keys, all the images.
 
     Returns:
-        For "clean" and "validation", shape (N,) each: 1 where the class is right, 0 where it is
+        For "clean" and "validation", shape (N,) each. 1 where the class is right, 0 where it is
         wrong, -1 where nobody looked. An image is verified in one of them only; the validation list
         has it if both do.
 

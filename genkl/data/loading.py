@@ -115,7 +115,7 @@ def image_batches(
         progress: what a bar says; None shows no bar.
 
     Returns:
-        Iterator over (rows, batch): positions in images, shape (B,), int64, and the transformed
+        Iterator over (rows, batch), positions in images, shape (B,), int64, and the transformed
         images, shape (B, ...).
 
     Raises:
