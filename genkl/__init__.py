@@ -60,7 +60,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "soft_cross_entropy",
         "three_term_loss",
     ),
-    "genkl.train": ("Examples", "Phase", "fit"),
+    "genkl.engine": ("Engine",),
+    "genkl.train": ("Checkpoint", "Examples", "FitResult", "Phase", "fit"),
     "genkl.evaluate": ("accuracy", "identification_report", "mean_and_std"),
     "genkl.pipeline": (
         "BASELINES",
@@ -68,6 +69,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "GenKLConfig",
         "Round",
         "Run",
+        "RunFolder",
         "divergence_rule",
         "entropy_rule",
         "flag_nothing",

@@ -2,59 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
+
+from genkl.data import Images
+from genkl.data.loading import Transform, image_batches
+from genkl.engine import Engine, as_engine
 
 PREDICT_BATCH = 1024
+DECODED_BATCH = 128
+"""Images from the disk per forward pass: they are larger than what fits memory otherwise."""
 
 
 @torch.no_grad()
-def predict_logits(model: nn.Module, inputs: Tensor, batch_size: int = PREDICT_BATCH) -> Tensor:
+def predict_logits(
+    model: nn.Module,
+    inputs: Tensor | Images,
+    batch_size: int | None = None,
+    *,
+    transform: Transform | None = None,
+    engine: Engine | str = "auto",
+    progress: str | None = None,
+) -> Tensor:
     """Logits in evaluation mode, in the order of the inputs; the model's mode is restored.
 
+    Several processes divide the inputs and exchange the results: each returns all rows.
+
     Args:
-        model: maps (B, ...) to (B, k); inputs are moved to its device batch by batch.
-        inputs: shape (N, ...).
-        batch_size: rows per forward pass.
+        model: maps (B, ...) to (B, k); stays on the device it is on.
+        inputs: shape (N, ...), or N images on disk.
+        batch_size: rows per forward pass; None suits the kind of inputs.
+        transform: of one image on disk, without randomness.
+        engine: precision and processes.
+        progress: what a bar says; None shows no bar.
 
     Returns:
         Shape (N, k), on the CPU, float32.
+
+    Raises:
+        ValueError: images on disk without a transform.
+        ImageError: an image that can't be decoded.
     """
+    engine = as_engine(engine)
     was_training = model.training
     device = next(model.parameters()).device
+    own = np.arange(len(inputs))[engine.own(len(inputs))]
     model.eval()
+    parts = []
+    shown = progress is not None and engine.is_first
     try:
-        batches = [model(batch.to(device)).float().cpu() for batch in inputs.split(batch_size)]
+        with tqdm(total=len(own), desc=progress, unit="image", disable=not shown) as bar:
+            for batch in _batches(inputs, own, batch_size, transform, engine):
+                with engine.autocast():
+                    logits = model(batch.to(device, non_blocking=True))
+                parts.append(logits.float().cpu())
+                bar.update(len(batch))
     finally:
         model.train(was_training)
-    return torch.cat(batches)
+    part = torch.cat(parts) if parts else torch.empty(0)
+    if engine.world_size > 1:
+        if len(inputs) < engine.world_size:
+            raise ValueError(
+                f"{len(inputs)} inputs are fewer than the {engine.world_size} processes"
+            )
+        part = engine.gather(part, len(inputs))
+    return part
 
 
 def predict_probs(
-    models: Iterable[nn.Module], inputs: Tensor, batch_size: int = PREDICT_BATCH
+    models: Iterable[nn.Module],
+    inputs: Tensor | Images,
+    batch_size: int | None = None,
+    *,
+    transform: Transform | None = None,
+    engine: Engine | str = "auto",
+    progress: str | None = None,
 ) -> np.ndarray:
     r"""Ensemble prediction :math:`q = \frac1M \sum_m \sigma(f_m(x))`.
 
     Args:
         models: M networks, at least one.
-        inputs: shape (N, ...).
-        batch_size: rows per forward pass.
+        inputs: shape (N, ...), or N images on disk.
+        batch_size: rows per forward pass; None suits the kind of inputs.
+        transform: of one image on disk, without randomness.
+        engine: precision and processes, see `predict_logits`.
+        progress: what a bar says; None shows no bar.
 
     Returns:
         Shape (N, k), float64, rows sum to 1.
 
     Raises:
-        ValueError: no model.
+        ValueError: no model, or images on disk without a transform.
         FloatingPointError: a model's output is not finite.
 
     Source: prediction vectors of arXiv 2307.09810, equation :eq:`eq-ensemble`.
     """
     total, count = None, 0
     for model in models:
-        probs = predict_logits(model, inputs, batch_size).double().softmax(dim=1)
+        logits = predict_logits(
+            model, inputs, batch_size, transform=transform, engine=engine, progress=progress
+        )
+        probs = logits.double().softmax(dim=1)
         if not bool(torch.isfinite(probs).all()):
             raise FloatingPointError(
                 f"model {count} gives predictions that are not finite; lower the learning rate"
@@ -63,3 +115,30 @@ def predict_probs(
     if total is None:
         raise ValueError("models is empty; predictions need at least one model")
     return (total / count).numpy()
+
+
+def _batches(
+    inputs: Tensor | Images,
+    rows: np.ndarray,
+    batch_size: int | None,
+    transform: Transform | None,
+    engine: Engine,
+) -> Iterator[Tensor]:
+    if isinstance(inputs, Tensor):
+        own = inputs if len(rows) == len(inputs) else inputs[rows[0] : rows[-1] + 1]
+        yield from own.split(batch_size or PREDICT_BATCH)
+        return
+    if transform is None:
+        raise ValueError(
+            "the inputs are images on disk and transform is None; pass one that ends with a crop, "
+            "see build_transform"
+        )
+    batches = image_batches(
+        inputs,
+        transform,
+        batch_size=batch_size or DECODED_BATCH,
+        order=rows,
+        num_workers=engine.num_workers,
+    )
+    for _, batch in batches:
+        yield batch

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import importlib.metadata
 import json
-import math
 import os
-import platform
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from genkl.pipeline import Round, Run
+from genkl.pipeline import Run, plain, round_to_dict, run_to_dict
+from genkl.provenance import provenance
 
 SCHEMA = 1
-PACKAGES = ("genkl", "torch", "torchvision", "timm", "numpy", "scikit-learn", "pandas")
 
 
 def runs_to_frame(runs: Iterable[Run], *, every_round: bool = False) -> pd.DataFrame:
@@ -49,27 +43,6 @@ def runs_to_frame(runs: Iterable[Run], *, every_round: bool = False) -> pd.DataF
                 }
             )
     return pd.DataFrame(rows)
-
-
-def round_to_dict(one: Round) -> dict[str, Any]:
-    """The saved fields of a round: everything but arrays and histories."""
-    unsaved = {"pred_probs", "scores", "is_nc", "history"}
-    return {f.name: getattr(one, f.name) for f in dataclasses.fields(one) if f.name not in unsaved}
-
-
-def run_to_dict(run: Run) -> dict[str, Any]:
-    """A run as plain values: settings, seed, and every round."""
-    return {
-        "method": run.method,
-        "dataset": run.dataset,
-        "seed": run.seed,
-        "clean_labels": run.clean_labels,
-        "features": run.features,
-        "config": dataclasses.asdict(run.config),
-        "published_behaviour": [switch.name for switch in run.published_behaviour],
-        "best_round": run.best.index,
-        "rounds": [round_to_dict(one) for one in run.rounds],
-    }
 
 
 def save_record(
@@ -112,7 +85,7 @@ def save_record(
         },
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_without_nan(record), indent=1, allow_nan=False) + "\n"
+    text = json.dumps(plain(record), indent=1, allow_nan=False) + "\n"
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, "utf-8")
     os.replace(temporary, path)
@@ -130,67 +103,3 @@ def load_record(path: str | os.PathLike[str]) -> dict[str, Any]:
         found = record.get("schema") if isinstance(record, dict) else None
         raise ValueError(f"{path} has schema {found}, this version reads {SCHEMA}; write it anew")
     return record
-
-
-@functools.cache
-def provenance() -> dict[str, Any]:
-    """Versions, commit, and hardware of this process."""
-    import torch
-
-    def version(package: str) -> str | None:
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            return None
-
-    return {
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(
-            _git("status", "--porcelain", "--", "genkl", "notebooks", "benchmarks")
-        ),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "machine": {
-            "system": platform.system(),
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        },
-    }
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=Path(__file__).parent.parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null and the words "inf", "-inf"."""
-    if isinstance(value, dict):
-        return {str(key): _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value

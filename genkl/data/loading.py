@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -127,8 +127,45 @@ def image_batches(
     check_positive("batch_size", batch_size)
     rows = np.arange(len(images)) if order is None else positions(order)
     workers = default_workers(images, len(rows)) if num_workers is None else num_workers
-    loader = _loader(images, transform, rows, batch_size, workers, seed)
+    loader = _loader(images, transform, _blocks(rows, batch_size), workers=workers, seed=seed)
     return _batches(loader, len(rows), on_error, progress)
+
+
+def step_batches(
+    images: Images,
+    transform: Transform,
+    batches: Iterable[tuple[int, np.ndarray]],
+    *,
+    num_workers: int | None = None,
+    seed: int = 0,
+    pin_memory: bool = False,
+) -> Iterator[Tensor]:
+    """Batches of rows, however many, decoded and transformed ahead of the one who asks for them.
+
+    Args:
+        images: N images.
+        transform: of one image; its randomness must come from torch's generator.
+        batches: pairs (step, rows), consumed in order and ahead of time. A random transform is
+            seeded for each image by (seed, step, row).
+        num_workers: processes; 0 decodes here, None decides by `default_workers`.
+        seed: of random transforms.
+        pin_memory: put batches where a GPU can fetch them from without waiting.
+
+    Returns:
+        Iterator over batches, shape (B, ...).
+
+    Raises:
+        ValueError: in iteration, a transform that gives images of several shapes.
+        ImageError: in iteration, an image that can't be decoded; the message holds its path.
+    """
+    workers = default_workers(images) if num_workers is None else num_workers
+    loader = _loader(
+        images, transform, _Keys(batches), workers=workers, seed=seed, pin_memory=pin_memory
+    )
+    for _, batch, broken in loader:
+        if broken:
+            raise next(iter(broken.values()))
+        yield batch
 
 
 def check_images(
@@ -145,7 +182,8 @@ def check_images(
         All the broken ones, with the reasons.
     """
     workers = default_workers(images) if num_workers is None else num_workers
-    loader = _loader(images, _nothing, np.arange(len(images)), 64, workers, 0)
+    blocks = _blocks(np.arange(len(images)), 64)
+    loader = _loader(images, _nothing, blocks, workers=workers)
     errors: dict[int, ImageError] = {}
     with tqdm(total=len(images), desc="checking", unit="image", disable=not progress) as bar:
         for rows, _, broken in loader:
@@ -228,32 +266,58 @@ def _in_memory(images: Images) -> bool:
 
 
 class _Decoded(Dataset):
-    """Row -> (row, transformed image or the error); errors travel as data, with their path."""
+    """Row -> (row, transformed image or the error); errors travel as data, with their path.
+
+    A row may come as (step, row): then a random transform differs from step to step.
+    """
 
     def __init__(self, images: Images, transform: Transform, seed: int) -> None:
         self.images, self.transform, self.seed = images, transform, seed
 
-    def __getitem__(self, row: int) -> tuple[int, Tensor | ImageError]:
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[int, Tensor | ImageError]:
+        row = key[1] if isinstance(key, tuple) else key
         try:
             image = self.images.read(row)
         except ImageError as error:
             return row, error
         with torch.random.fork_rng(devices=[]):
-            own = np.random.SeedSequence((self.seed, row)).generate_state(1, np.uint64)
+            entropy = (self.seed, *key) if isinstance(key, tuple) else (self.seed, key)
+            own = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
             torch.default_generator.manual_seed(int(own[0]))
             return row, self.transform(image)
 
 
+class _Keys:
+    """(step, rows) -> a list of (step, row), one batch at a time, as a batch sampler gives them."""
+
+    def __init__(self, batches: Iterable[tuple[int, np.ndarray]]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for step, rows in self.batches:
+            yield [(step, row) for row in rows.tolist()]
+
+
+def _blocks(rows: np.ndarray, batch_size: int) -> list[list[int]]:
+    return [rows[at : at + batch_size].tolist() for at in range(0, len(rows), batch_size)]
+
+
 def _loader(
-    images: Images, transform: Transform, rows: np.ndarray, batch_size: int, workers: int, seed: int
+    images: Images,
+    transform: Transform,
+    blocks: Iterable[list],
+    *,
+    workers: int,
+    seed: int = 0,
+    pin_memory: bool = False,
 ) -> DataLoader:
-    blocks = [rows[at : at + batch_size].tolist() for at in range(0, len(rows), batch_size)]
     return DataLoader(
         _Decoded(images, transform, seed),
         batch_sampler=blocks,
         num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=_ignore_interrupts,
+        pin_memory=pin_memory,
         generator=torch.Generator(),  # else it would draw from the caller's
     )
 

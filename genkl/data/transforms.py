@@ -14,6 +14,9 @@ from genkl.checks import check_choice, check_positive
 if TYPE_CHECKING:  # importing it takes a second, which those with features in hand are spared
     from torchvision.transforms import v2
 
+Transforms = tuple[tuple[str, int | None], ...]
+"""Steps of image preparation in their order, each a name in `STEPS` and its number."""
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RESIZE_MODES = ("crop", "squash")
@@ -30,9 +33,11 @@ STEPS = {
 
 
 def build_transform(
-    steps: Sequence[tuple[str, int | None]],
+    steps: Transforms | Sequence[tuple[str, int | None]],
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
+    *,
+    normalize: bool = True,
 ) -> v2.Compose:
     """The transform that a preset's steps describe.
 
@@ -43,9 +48,12 @@ def build_transform(
             ``CLOTHING1M.train_transforms``.
         mean: per-channel mean that images in [0, 1] are centred by.
         std: per-channel scale.
+        normalize: False leaves bytes, a quarter of the memory, for a network that starts with
+            `NormaliseBytes` (all of this package do).
 
     Returns:
-        Maps one image (3, H, W), uint8, to float32, normalised; its size is that of the last crop.
+        Maps one image (3, H, W), uint8, to float32, normalised, or to bytes; its size is that of
+        the last crop.
 
     Raises:
         ValueError: an unknown step, or a number that doesn't belong to its step.
@@ -65,6 +73,8 @@ def build_transform(
             needed = "None" if name == "random flip" else "pixels or degrees, greater than 0"
             raise ValueError(f"step {name!r} has the number {number}; pass {needed}")
         built.append(getattr(v2, STEPS[name])(*([] if number is None else [number])))
+    if not normalize:
+        return v2.Compose(built or [v2.Identity()])
     return v2.Compose([*built, v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])
 
 

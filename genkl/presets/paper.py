@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from genkl.checks import Array, check_beta, check_choice, check_positive
+from genkl.data.transforms import Transforms
 from genkl.divergence import uniform_like_vectors
 from genkl.identify import identify_nc
 from genkl.published import Published
-
-Transforms = tuple[tuple[str, int | None], ...]
-"""Steps of image preparation in their order, each a name and its size or angle."""
 
 
 @dataclass(frozen=True, kw_only=True)

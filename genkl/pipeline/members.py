@@ -1,0 +1,288 @@
+"""How are the models of a run trained? One after the other, or heads on features all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from genkl.backbones import EFFICIENTNET_LITE0, Backbone, featurize
+from genkl.data import Images, NoisyDataset, Split
+from genkl.data.images import as_images
+from genkl.data.loading import Transform
+from genkl.data.transforms import build_transform
+from genkl.engine import Engine
+from genkl.losses import RowLoss
+from genkl.models import ModelFactory, default_model, seeded_model
+from genkl.pipeline.config import GenKLConfig
+from genkl.pipeline.folder import RunFolder
+from genkl.pipeline.log import RunBar, RunLog
+from genkl.predict import predict_probs
+from genkl.published import Published
+from genkl.relabel import Role
+from genkl.train import Examples, FitResult, Phase, fit
+
+PROBE_SIDE = 512
+"""Height and width of the image that tells which shape the test transforms give."""
+
+
+@dataclass
+class Setting:
+    """What stays the same within a run, and who is told of its progress."""
+
+    dataset: NoisyDataset
+    config: GenKLConfig
+    seed: int
+    make_model: ModelFactory
+    losses: Mapping[Role, RowLoss]
+    engine: Engine
+    published: Published = Published.NONE
+    folder: RunFolder | None = None
+    log: RunLog | None = None
+    bar: RunBar | None = None
+    flagged: float = float("nan")
+    transforms: tuple[Transform | None, Transform | None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        steps = (self.config.train_transforms, self.config.test_transforms)
+        train, test = (build_transform(s, normalize=False) if s else None for s in steps)
+        self.transforms = (train, test)
+
+    def seed_of(self, round_index: int, member: int, phase: int) -> int:
+        """An own seed for every model and phase, the same on every machine."""
+        sequence = np.random.SeedSequence([self.seed, round_index, member, phase])
+        return int(sequence.generate_state(1)[0])
+
+    def new_model(self, round_index: int, member: int) -> nn.Module:
+        """A model whose first weights depend on the seed, the round and the member alone."""
+        return seeded_model(
+            self.make_model,
+            self.input_shape,
+            self.dataset.num_classes,
+            self.seed_of(round_index, member, 0),
+        )
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, as the test transforms leave it."""
+        if self.transforms[1] is None:
+            return self.dataset.input_shape
+        probe = torch.zeros(3, PROBE_SIDE, PROBE_SIDE, dtype=torch.uint8)
+        return tuple(self.transforms[1](probe).shape)
+
+    @property
+    def clean(self) -> Examples:
+        """The clean set, with one-hot targets."""
+        return Examples.clean(self.dataset.clean, self.dataset.num_classes)
+
+    @property
+    def selects_clean(self) -> bool:
+        """Whether the network's own belief stands in for a clean set."""
+        return self.config.clean_threshold is not None
+
+    @property
+    def choosing_split(self) -> Split:
+        """The split whose accuracy chooses the step: validation, unless a switch says test."""
+        on_test = Published.SELECTION_ON_TEST in self.published
+        return self.dataset.test if on_test else self.dataset.validation
+
+    def predict(self, models: list[nn.Module], split: Split, what: str | None = None) -> np.ndarray:
+        """The models' averaged prediction, (N, k)."""
+        for model in models:
+            self.engine.place(model)
+        shown = what if self.bar is not None and isinstance(split.inputs, Images) else None
+        return predict_probs(
+            models,
+            split.inputs,
+            transform=self.transforms[1],
+            engine=self.engine,
+            progress=shown,
+        )
+
+    def fit(
+        self,
+        unit: str,
+        model: nn.Module,
+        examples: Examples,
+        phase: Phase,
+        validation: Split,
+        **options: Any,
+    ) -> FitResult:
+        """One phase of one model, with its checkpoint, and news for the log and the bar."""
+
+        def watch(event: str, facts: Mapping[str, float]) -> None:
+            if event == "step":
+                self.bar.steps(int(facts["steps"]))
+                return
+            if self.log is not None:
+                self.log.add(unit, facts, self.flagged)
+            self.bar.show(
+                clean=facts["clean_loss"],
+                non_nc=facts["non_nc_loss"],
+                nc=facts["nc_loss"],
+                flagged=self.flagged,
+                val=facts["val_accuracy"],
+            )
+
+        return fit(
+            model,
+            examples,
+            phase,
+            validation,
+            train_transform=self.transforms[0],
+            test_transform=self.transforms[1],
+            engine=self.engine,
+            checkpoint=None if self.folder is None else self.folder.checkpoint(unit),
+            watch=None if self.bar is None else watch,
+            **options,
+        )
+
+    def kept(self, unit: str, model: nn.Module, steps: int) -> list[FitResult] | None:
+        """Histories of a unit that finished before; the model is brought to where it was."""
+        found = None if self.folder is None else self.folder.load_model(unit, model)
+        if found is not None and self.bar is not None:
+            self.bar.steps(steps)
+        return found
+
+    def keep(self, unit: str, model: nn.Module, fits: list[FitResult]) -> None:
+        """Keep a finished unit, if the run has a folder."""
+        if self.folder is not None:
+            self.folder.save_model(unit, model, fits)
+
+
+def pretrain_member(setting: Setting, member: int) -> nn.Module:
+    """One model of the first predictor: trained on the clean set, or on all given labels."""
+    unit, phase = f"pretrain-model-{member}", setting.config.pretrain
+    model = setting.new_model(0, member)
+    if setting.kept(unit, model, phase.steps) is None:
+        examples = setting.clean
+        if setting.selects_clean:
+            examples = examples + Examples.clean(setting.dataset.noisy, setting.dataset.num_classes)
+        fitted = setting.fit(
+            unit,
+            model,
+            examples,
+            phase,
+            setting.dataset.validation,
+            seed=setting.seed_of(0, member, 1),
+            published_behaviour=setting.published & Published.EVAL_MODE_PRETRAINING,
+        )
+        setting.keep(unit, model, [fitted])
+    return model
+
+
+def train_member(
+    setting: Setting,
+    examples: Examples,
+    round_index: int,
+    member: int,
+    *,
+    weights: tuple[float, float, float] | None = None,
+    mixup_alpha: float | None = None,
+) -> tuple[nn.Module, FitResult]:
+    """One model of a round: trained on all, then fine-tuned on the clean set."""
+    config, choosing = setting.config, setting.choosing_split
+    name = f"round-{round_index}-model-{member}"
+    trained, tuned = f"{name}-train", f"{name}-finetune"
+    model = setting.new_model(round_index, member)
+    if fits := setting.kept(tuned, model, config.train.steps + config.finetune.steps):
+        return model, fits[0]
+    fits = setting.kept(trained, model, config.train.steps)
+    if fits is None:
+        fits = [
+            setting.fit(
+                trained,
+                model,
+                examples,
+                config.train,
+                choosing,
+                seed=setting.seed_of(round_index, member, 1),
+                weights=config.weights if weights is None else weights,
+                losses=setting.losses,
+                mixup_alpha=config.mixup_alpha if mixup_alpha is None else mixup_alpha,
+                clean_threshold=config.clean_threshold if examples.given is not None else None,
+            )
+        ]
+        setting.keep(trained, model, fits)
+    verified = clean_for(setting, model) if config.finetune.steps else setting.clean
+    if len(verified):
+        finetuned = setting.fit(
+            tuned,
+            model,
+            verified,
+            config.finetune,
+            choosing,
+            seed=setting.seed_of(round_index, member, 2),
+            keep_initial=True,
+            published_behaviour=setting.published & Published.FROZEN_FINETUNING,
+        )
+        fits = [*fits, finetuned]
+    setting.keep(tuned, model, fits)
+    if setting.folder is not None:
+        setting.folder.drop_model(trained)
+    return model, fits[0]
+
+
+def clean_for(setting: Setting, model: nn.Module) -> Examples:
+    """What a model is fine-tuned on: the clean set, or the noisy instances that it agrees with."""
+    if not setting.selects_clean:
+        return setting.clean
+    noisy = setting.dataset.noisy
+    probs = setting.predict([model], noisy)
+    belief = probs[np.arange(len(noisy)), noisy.labels.numpy()]
+    rows = np.flatnonzero(belief >= setting.config.clean_threshold)
+    return setting.clean + Examples.clean(noisy.take(rows), setting.dataset.num_classes)
+
+
+def ready_to_learn(
+    dataset: NoisyDataset,
+    config: GenKLConfig,
+    make_model: ModelFactory,
+    backbone: Backbone | str | None,
+    engine: Engine,
+    progress: bool = True,
+) -> NoisyDataset:
+    """The data set with inputs that a network takes: images, or frozen features of them.
+
+    Raises:
+        ValueError: a split is missing, a backbone's name without a backbone, or images on disk
+            without transforms.
+    """
+    needed = ("validation", "test") if config.clean_threshold else ("clean", "validation", "test")
+    dataset.require(*needed)
+    inputs = dataset.noisy.inputs
+    if backbone == "auto":
+        photographs = isinstance(inputs, Images) or inputs.dtype == torch.uint8
+        frozen = photographs and make_model is default_model and not config.train_transforms
+        backbone = EFFICIENTNET_LITE0 if frozen else None
+    if isinstance(backbone, str):
+        raise ValueError(
+            f"backbone is {backbone!r}; pass 'auto', None, or get_backbone({backbone!r})"
+        )
+    if backbone is not None:
+        if config.train_transforms:
+            raise ValueError(
+                "train_transforms are for a network that learns from images, and the backbone "
+                f"{backbone.name} turns them into features; state one of the two"
+            )
+        if not engine.is_first:  # what the first process computes, the others find on the disk
+            engine.wait()
+        changed = featurize(
+            dataset, backbone, device=engine.device, progress=progress and engine.is_first
+        )
+        if engine.is_first:
+            engine.wait()
+        return changed
+    if config.train_transforms:
+        return dataset.map_splits(lambda split: replace(split, inputs=as_images(split.inputs)))
+    if isinstance(inputs, Images):
+        raise ValueError(
+            f"the inputs of {dataset.name} are images on disk; state train_transforms and "
+            "test_transforms in the configuration (a preset of the paper has them), or pass a "
+            "backbone to learn from frozen features"
+        )
+    return dataset

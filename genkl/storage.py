@@ -1,0 +1,135 @@
+"""How is something kept so that it is either whole or not there? Atomic files with a checksum."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+from torch import Tensor
+
+VALUES, CHECKSUM = "genkl", "sha256"
+
+
+class DamagedFileError(ValueError):
+    """A file that is not what was written."""
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
+    """Write a file that is either there as a whole or not at all, even if the power fails.
+
+    Args:
+        path: replaced if it exists; its folder is made.
+        data: the content.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: it can't be written; the message says what to do, and what was there stays.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = f"free {len(data) / 1e6:,.0f} MB" if full else "look at the folder"
+        raise OSError(
+            error.errno,
+            f"{path} can't be written ({error.strerror}): {remedy} and run it again; what was "
+            "saved before is untouched",
+        ) from error
+    _sync_folder(path.parent)
+    return path
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> Path:
+    """Write JSON atomically; see `write_atomically`."""
+    return write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def save_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], values: Mapping[str, Any]
+) -> Path:
+    """Write tensors and plain values into one safetensors file, atomically, with a checksum.
+
+    Args:
+        path: the file.
+        tensors: by name, on any device.
+        values: what JSON can hold; infinities and NaN too.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: see `write_atomically`.
+    """
+    own = {name: _plain(tensor) for name, tensor in sorted(tensors.items())}
+    text = json.dumps(values)
+    metadata = {VALUES: text, CHECKSUM: _checksum(own, text)}
+    return write_atomically(path, save(own, metadata))
+
+
+def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote; no code in a file can run.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The tensors, on the CPU, and the values.
+
+    Raises:
+        FileNotFoundError: no such file.
+        DamagedFileError: cut off, changed, or not written by `save_tensors`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        tensors = load(path.read_bytes())
+        values = json.loads(metadata[VALUES])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise DamagedFileError(f"{path} is damaged or of another kind ({error})") from error
+    if metadata.get(CHECKSUM) != _checksum(tensors, metadata[VALUES]):
+        raise DamagedFileError(f"{path} is damaged: its checksum does not match its content")
+    return tensors, values
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """On the CPU, contiguous, and sharing no memory with another, as the format wants it."""
+    return tensor.detach().cpu().contiguous().clone()
+
+
+def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

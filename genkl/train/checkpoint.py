@@ -1,0 +1,137 @@
+"""How does training go on after it was cut off? Everything that changes, in one checked file."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genkl.checks import check_positive
+from genkl.storage import DamagedFileError, load_tensors, save_tensors
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a phase of training is kept while it runs, and how often.
+
+    The file before the last one stays beside it, under ``previous-...``: a damaged file costs the
+    steps since then, not the run.
+
+    Attributes:
+        path: the file, ``.safetensors``.
+        every: steps between two writes; Ctrl-C writes, too.
+        identity: what a checkpoint must have been made with to go on from it.
+
+    Raises:
+        ValueError: every is not positive.
+    """
+
+    path: Path
+    every: int = 500
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_positive("every", self.every)
+
+    @property
+    def previous(self) -> Path:
+        """The file before the last one."""
+        return self.path.with_name(f"previous-{self.path.name}")
+
+    def save(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Write the state; what was there before stays until this is complete.
+
+        Raises:
+            OSError: no space, or no permission; says what to do.
+        """
+        if self.path.exists():
+            link = self.previous.with_name(f".{self.previous.name}.{os.getpid()}.tmp")
+            link.unlink(missing_ok=True)
+            os.link(self.path, link)
+            os.replace(link, self.previous)
+        save_tensors(self.path, tensors, {"identity": dict(self.identity), **values})
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The last good state; None if there is none.
+
+        Raises:
+            DamagedFileError: the only file there is is damaged.
+            ValueError: it was made with other settings; the message names the first.
+        """
+        damaged: DamagedFileError | None = None
+        for path in (self.path, self.previous):
+            try:
+                tensors, values = load_tensors(path)
+            except FileNotFoundError:
+                continue
+            except DamagedFileError as error:
+                log.warning("%s", error)
+                damaged = error
+                continue
+            if damaged is not None:
+                log.warning("going on from %s, step %s", path, values["step"])
+            self._check_identity(path, values["identity"])
+            return tensors, values
+        if damaged is not None:
+            raise DamagedFileError(
+                f"{damaged}; delete it to start this phase anew (finished ones stay)"
+            ) from damaged
+        return None
+
+    def remove(self) -> None:
+        """The phase is finished; what it led to is kept elsewhere."""
+        self.path.unlink(missing_ok=True)
+        self.previous.unlink(missing_ok=True)
+
+    def _check_identity(self, path: Path, found: Mapping[str, Any]) -> None:
+        for name, value in self.identity.items():
+            if found.get(name) != value:
+                raise ValueError(
+                    f"{path} was made with {name} = {found.get(name)!r}, and now it is {value!r}; "
+                    "use the same settings, or another folder"
+                )
+
+
+def pack_optimizer(
+    optimizer: torch.optim.Optimizer,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimiser's state as tensors by name, and plain values."""
+    state = optimizer.state_dict()
+    tensors, scalars = {}, {}
+    for index, entries in state["state"].items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{name}"] = value
+            elif value is not None:
+                scalars[f"{index}.{name}"] = value
+    return tensors, {"scalars": scalars, "groups": state["param_groups"]}
+
+
+def unpack_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], values: Mapping[str, Any]
+) -> None:
+    """Bring an optimiser to the state that `pack_optimizer` took."""
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in [*tensors.items(), *values["scalars"].items()]:
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": values["groups"]})
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under ``prefix.name``."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those that `prefixed` named, under their own names."""
+    start = f"{prefix}."
+    return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
