@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # importing it takes a second, which only those who train or 
     from lightning_fabric import Fabric
 
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Engine:
         devices: processes on this machine, each with its own GPU if there are any. Under torchrun
             or Slurm, which start the processes themselves, their numbers count instead.
         num_nodes: machines.
-        precision: "32-true", "bf16-mixed" (autocast), "16-mixed" or "64-true".
+        precision: "32-true", "bf16-mixed" (autocast) or "16-mixed".
         compile: pass models through ``torch.compile``: minutes at the start, faster steps after.
         channels_last: store images channels-last; None does so for large ones only.
         num_workers: processes that decode images, beside each device; None suits the machine.

@@ -1,10 +1,12 @@
 """The command line: what is here, what isn't, and what to do about it."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
-from genkl.__main__ import main
+from genkl.cli import main
 from genkl.data.registry import DATASETS
 from tests.official_trees import write_clothing1m
 
@@ -21,7 +23,7 @@ def test_the_list_has_every_data_set_with_licence_size_and_what_to_do(capsys):
     for name, entry in DATASETS.items():
         for text in (name, entry.source.title, entry.source.licence, entry.source.size):
             assert " ".join(text.split()) in shown
-    assert "python -m genkl data get cifar10n" in shown
+    assert "genkl data get cifar10n" in shown
     assert " ".join(DATASETS["clothing1m"].source.how_to_get.split()) in shown
 
 
@@ -71,10 +73,27 @@ def test_errors_are_short_and_have_a_remedy(arguments, message, capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert message in error
-    assert "Traceback" not in error
+    assert error.count("\n") == 1
 
 
-def test_an_unknown_data_set_is_refused_with_the_known_ones(capsys):
+@pytest.mark.parametrize("command", ["get", "show", "check"])
+def test_an_unknown_data_set_is_refused_with_the_known_ones(command, capsys):
+    with pytest.raises(SystemExit) as done:
+        main(["data", command, "mnist"])
+    assert done.value.code == 2
+    error = capsys.readouterr().err
+    assert all(repr(name) in error for name in DATASETS)
+
+
+def test_help_names_the_data_sets(capsys):
     with pytest.raises(SystemExit):
-        main(["data", "show", "mnist"])
-    assert "clothing-dataset" in capsys.readouterr().err
+        main(["data", "show", "--help"])
+    assert ", ".join(DATASETS) in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_module_runs_the_same_command_line():
+    done = subprocess.run(
+        [sys.executable, "-m", "genkl", "data", "list", "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert [one["name"] for one in json.loads(done.stdout)] == list(DATASETS)

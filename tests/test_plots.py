@@ -110,6 +110,15 @@ def test_role_losses_leave_out_a_role_without_rows(ax):
     assert [line.get_label() for line in ax.lines] == ["clean", "non-NC"]
 
 
+def test_curves_of_one_process_are_lines_and_of_two_circles(ax):
+    losses = {"clean_loss": [2.0, 1.0], "non_nc_loss": [3.0, 2.0], "nc_loss": [2.0, 2.0]}
+    one = pd.DataFrame({"step": [1, 2], "processes": 1} | losses)
+    plots.plot_processes(ax, pd.concat([one, one.assign(processes=2)]))
+    lines = [line for line in ax.lines if len(line.get_xdata())]
+    assert [line.get_marker() for line in lines] == ["None"] * 3 + ["o"] * 3
+    assert np.allclose(lines[0].get_ydata(), lines[3].get_ydata())
+
+
 def test_images_fill_the_grid_row_by_row():
     images = np.arange(3 * 4).reshape(3, 1, 2, 2)
     figure = plots.plot_images(images, ["a", "b", "c"], columns=2, row_names=["one", "two"])

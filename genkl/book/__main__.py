@@ -17,10 +17,13 @@ from genkl.book.rendering import render
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    options = _parser().parse_args(arguments)
-    project = Project((options.root or _find_root()).resolve(), options.profile)
+    parser = argparse.ArgumentParser(
+        prog="python -m genkl.book", description="Execute the book's notebooks and render it."
+    )
+    add_commands(parser)
+    options = parser.parse_args(arguments)
     try:
-        return int(options.command(project, options))
+        return run_command(options)
     except BookError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
@@ -29,7 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def run_command(options: argparse.Namespace) -> int:
+    """Run the command that a parser with `add_commands` has found; return its exit status."""
+    project = Project((options.root or _find_root()).resolve(), options.profile)
+    return int(options.book_command(project, options))
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """Add the commands to a parser: that of ``python -m genkl.book``, or of ``genkl book``."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
         "--profile",
@@ -41,9 +51,6 @@ def _parser() -> argparse.ArgumentParser:
     parallel.add_argument(
         "--jobs", type=_positive, metavar="N", help="notebooks at once (default: one a core)"
     )
-    parser = argparse.ArgumentParser(
-        prog="python -m genkl.book", description="Execute the book's notebooks and render it."
-    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     one = commands.add_parser(
@@ -51,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("names", nargs="*", metavar="NAME", help="notebooks (default: all)")
     one.add_argument("--force", action="store_true", help="also those that are not stale")
-    one.set_defaults(command=_execute_command)
+    one.set_defaults(book_command=_execute_command)
 
     one = commands.add_parser(
         "chapter", parents=[shared], help="re-execute one chapter, with changed parameters"
@@ -62,13 +69,12 @@ def _parser() -> argparse.ArgumentParser:
         help="a parameter and its value; can be repeated",
     )  # fmt: skip
     one.add_argument("--reset", action="store_true", help="forget this chapter's changes")
-    one.set_defaults(command=_chapter_command)
+    one.set_defaults(book_command=_chapter_command)
 
     one = commands.add_parser(
         "render", parents=[shared, parallel], help="execute, then build _build/html"
     )
-    one.set_defaults(command=_render_command)
-    return parser
+    one.set_defaults(book_command=_render_command)
 
 
 def _execute_command(project: Project, options: argparse.Namespace) -> int:

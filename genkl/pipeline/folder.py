@@ -94,8 +94,9 @@ class RunFolder:
             )
 
     def finished(self) -> set[str]:
-        """Units whose models are kept."""
-        return {file.stem for file in (self.path / "models").glob("*.safetensors")}
+        """Units that won't be trained again: those kept, and those that a kept one went on from."""
+        kept = {file.stem for file in (self.path / "models").glob("*.safetensors")}
+        return kept | {u.replace("-finetune", "-train") for u in kept if u.endswith("-finetune")}
 
     def checkpoint(self, unit: str) -> Checkpoint:
         """Where the phase in progress is kept."""

@@ -13,7 +13,14 @@ from genkl.plots.instances import (
     plot_roc,
     plot_scores_by_kind,
 )
-from genkl.plots.runs import plot_level, plot_methods, plot_role_losses, plot_rounds, plot_sweep
+from genkl.plots.runs import (
+    plot_level,
+    plot_methods,
+    plot_processes,
+    plot_role_losses,
+    plot_rounds,
+    plot_sweep,
+)
 from genkl.plots.simplex import (
     loss_over,
     plot_simplex_members,
@@ -69,6 +76,7 @@ __all__ = [
     "plot_overlaps",
     "plot_peak_band",
     "plot_photographs",
+    "plot_processes",
     "plot_roc",
     "plot_role_losses",
     "plot_rounds",

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from genkl.plots.style import BLUE, GREEN, RED, method_color
+from genkl.plots.style import BLUE, GREEN, GREY, RED, method_color
 
 
 def plot_methods(
@@ -110,4 +110,21 @@ def plot_role_losses(ax: Axes, history: pd.DataFrame) -> Axes:
             ax.plot(history["step"], history[column], color=color, lw=2.2, label=name)
     ax.set(xlabel="step", ylabel="mean loss (nats)")
     ax.legend(fontsize=10)
+    return ax
+
+
+def plot_processes(ax: Axes, curves: pd.DataFrame) -> Axes:
+    """Training losses of the roles by one process (lines) and by two (circles).
+
+    Args:
+        ax: where to draw.
+        curves: column ``processes``, 1 or 2, and those of `genkl.train.FitResult`'s history.
+    """
+    plot_role_losses(ax, curves[curves["processes"] == 1])
+    two = curves[curves["processes"] == 2]
+    for column, color in (("clean_loss", GREEN), ("non_nc_loss", BLUE), ("nc_loss", RED)):
+        ax.plot(two["step"], two[column], "o", color=color, ms=7, mfc="none", mew=1.8)
+    ax.plot([], [], "-", color=GREY, lw=2.2, label="one process")
+    ax.plot([], [], "o", color=GREY, ms=7, mfc="none", mew=1.8, label="two processes")
+    ax.legend(fontsize=10, ncols=2)
     return ax

@@ -1,8 +1,10 @@
 """Clothing1M: a million clothes from shopping sites in 14 classes, with 47,570 verified labels.
 
 Command
-    ``genkl.CLOTHING1M.identify(pred_probs)`` flags the NC instances in a saved array of averaged
-    predictions, shape (N, 14). Full training is not part of this package yet.
+    ``genkl run --preset clothing1m --data-root FOLDER`` runs the whole method;
+    ``torchrun --nproc-per-node 8 -m genkl run ...`` on eight GPUs. ``genkl identify FILE --preset
+    clothing1m``, or ``genkl.CLOTHING1M.identify(pred_probs)``, flags the NC instances in saved
+    predictions, shape (N, 14).
 
 Expected time
     Identification takes about a second for a million predictions on two cores. Full training was

@@ -1,8 +1,10 @@
 """Food-101N: 310,009 food images from the web in 101 classes; tested on those of Food-101.
 
 Command
-    ``genkl.FOOD101N.identify(pred_probs)`` flags the NC instances in a saved array of averaged
-    predictions, shape (N, 101). Full training is not part of this package yet.
+    ``genkl run --preset food101n --data-root FOLDER`` runs the whole method;
+    ``torchrun --nproc-per-node 8 -m genkl run ...`` on eight GPUs. ``genkl identify FILE --preset
+    food101n``, or ``genkl.FOOD101N.identify(pred_probs)``, flags the NC instances in saved
+    predictions, shape (N, 101).
 
 Expected time
     Identification takes about a second for a million predictions on two cores. Full training was

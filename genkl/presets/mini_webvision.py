@@ -1,8 +1,10 @@
 """Mini WebVision 1.0: 65,944 web images of the first 50 classes, none of them verified.
 
 Command
-    ``genkl.MINI_WEBVISION.identify(pred_probs)`` flags the NC instances in a saved array of
-    averaged predictions, shape (N, 50). Full training is not part of this package yet.
+    ``genkl run --preset mini-webvision --data-root FOLDER`` runs the whole method;
+    ``torchrun --nproc-per-node 8 -m genkl run ...`` on eight GPUs. ``genkl identify FILE --preset
+    mini-webvision``, or ``genkl.MINI_WEBVISION.identify(pred_probs)``, flags the NC instances in saved
+    predictions, shape (N, 50).
 
 Expected time
     Identification takes about a second for a million predictions on two cores. Full training was

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 
+from genkl.backbones import finetunable
 from genkl.checks import Array, check_beta, check_choice, check_positive
+from genkl.data import NoisyDataset
 from genkl.data.transforms import Transforms
 from genkl.divergence import uniform_like_vectors
 from genkl.identify import identify_nc
+from genkl.models import ModelFactory
+from genkl.pipeline import GenKLConfig
 from genkl.published import Published
+from genkl.train import Phase
+
+PAPER_WEIGHTS = "IMAGENET1K_V1"
+"""The ImageNet weights that torchvision had when the paper was written."""
+WARM_UP = 10
+"""Epochs on all given labels where no label is verified."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,4 +217,90 @@ class PaperPreset:
             self.beta,
             self.uniform_like(seed),
             permutation_invariant=permutation_invariant,
+        )
+
+    def config(self, dataset: NoisyDataset, *, max_rounds: int = 3) -> GenKLConfig:
+        """These settings for a data set of any size: epochs become steps.
+
+        As in the scripts, a step of training sees ``batch_size`` noisy instances and, where there
+        is a clean set, as many clean ones beside them; an epoch is one pass over the noisy ones,
+        and the validation split is looked at after each. Where only the first predictor's weights
+        were published (Food-101N), it is pre-trained on the clean set as the model is trained;
+        where nothing is verified (mini WebVision), on all given labels for `WARM_UP` epochs.
+
+        Args:
+            dataset: gives the numbers of instances.
+            max_rounds: at most so many; the paper needs one to three.
+
+        Returns:
+            The configuration for `run_genkl`.
+
+        Raises:
+            ValueError: a data set with another number of classes.
+        """
+        if dataset.num_classes != self.num_classes:
+            raise ValueError(
+                f"{dataset.name} has {dataset.num_classes} classes and this preset has "
+                f"num_classes = {self.num_classes}; use dataclasses.replace to change it"
+            )
+        verified = self.clean_threshold is None
+        noisy, clean = len(dataset.noisy), len(dataset.clean) if verified else len(dataset.noisy)
+        pretrain = self.pretrain or self.train
+        if not verified:
+            pretrain = replace(self.train, epochs=WARM_UP)
+        train = self._phase(self.train, noisy)
+        if verified:
+            train = replace(train, clean_batch_size=self.batch_size)
+        return GenKLConfig(
+            alpha=self.alpha,
+            beta=self.beta,
+            sigma=self.sigma,
+            num_vectors=self.num_vectors,
+            vector_seed=self.seeds[0],
+            omega=self.omega,
+            mixup_alpha=self.mixup_alpha,
+            first_ensemble=self.first_ensemble,
+            ensemble=self.ensemble,
+            max_rounds=max_rounds,
+            pretrain=self._phase(pretrain, clean),
+            train=train,
+            finetune=self._phase(self.finetune, clean),
+            clean_threshold=self.clean_threshold,
+            train_transforms=self.train_transforms,
+            test_transforms=self.test_transforms,
+        )
+
+    def model_factory(
+        self, network: str | None = None, weights: str | os.PathLike[str] | None = "preset"
+    ) -> ModelFactory:
+        """The preset's network, or another, with a new classifier; see `finetunable`.
+
+        Args:
+            network: any name of torchvision or timm; None is the preset's.
+            weights: "preset" starts as the paper did; or as for `finetunable`.
+
+        Raises:
+            ValueError: an unknown network or unusable weights.
+            ConnectionError: weights that can't be downloaded now; says where to get them.
+        """
+        if weights == "preset":
+            weights = None if self.initial_weights == "random" else "default"
+            if network is None and weights is not None:
+                weights = PAPER_WEIGHTS
+        return finetunable(network or self.network, weights)
+
+    def _phase(self, recipe: Recipe, instances: int) -> Phase:
+        """A recipe for so many instances, with one evaluation an epoch."""
+        an_epoch = max(1, instances // self.batch_size)
+        return Phase(
+            steps=recipe.epochs * an_epoch,
+            learning_rate=recipe.learning_rate,
+            optimizer=recipe.optimizer,
+            weight_decay=recipe.weight_decay,
+            schedule=recipe.schedule,
+            batch_size=self.batch_size,
+            eval_every=an_epoch,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            patience=3 if recipe.patience is None else recipe.patience,
         )

@@ -27,7 +27,7 @@ class Checkpoint:
 
     Attributes:
         path: the file, ``.safetensors``.
-        every: steps between two writes; Ctrl-C writes, too.
+        every: steps between two writes; so many are lost at most.
         identity: what a checkpoint must have been made with to go on from it.
 
     Raises:
@@ -123,7 +123,11 @@ def unpack_optimizer(
     for key, value in [*tensors.items(), *values["scalars"].items()]:
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": values["groups"]})
+    groups = [  # JSON has no tuples
+        {name: tuple(v) if isinstance(v, list) and name != "params" else v for name, v in g.items()}
+        for g in values["groups"]
+    ]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

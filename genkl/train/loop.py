@@ -130,6 +130,10 @@ def fit(
     with engine.randomness(seed):
         state = _State(model, phase, best, engine, published_behaviour, checkpoint)
         start = state.restore()
+        if watch is not None and start:  # whoever keeps a log has forgotten what did not finish
+            watch("step", {"steps": start})
+            for entry in state.history:
+                watch("evaluation", entry)
         if keep_initial and start == 0:
             best.consider(0)
         roles = examples.roles.numpy()
@@ -154,22 +158,17 @@ def fit(
         )
         state.set_mode()
         draws = draw_batches(*order, mixup_alpha=mixup_alpha, start=start)
-        try:
-            for step in range(start + 1, phase.steps + 1):
-                means, counts = learner.step(step, next(draws))
-                state.after_step(step, means, counts)
+        for step in range(start + 1, phase.steps + 1):
+            means, counts = learner.step(step, next(draws))
+            state.after_step(step, means, counts)
+            if watch is not None:
+                watch("step", {"steps": 1})
+            if step % phase.eval_every == 0 or step == phase.steps:
+                entry = state.evaluate(step)
                 if watch is not None:
-                    watch("step", {"steps": 1})
-                if step % phase.eval_every == 0 or step == phase.steps:
-                    entry = state.evaluate(step)
-                    if watch is not None:
-                        watch("evaluation", entry)
-                if checkpoint is not None and step % checkpoint.every == 0:
-                    state.save()
-        except KeyboardInterrupt:
-            if checkpoint is not None and engine.world_size == 1 and state.step > start:
+                    watch("evaluation", entry)
+            if checkpoint is not None and step % checkpoint.every == 0:
                 state.save()
-            raise
     best.restore()
     return FitResult(best.step, best.accuracy, best.loss, state.history)
 

@@ -1,0 +1,89 @@
+"""The command line: ``genkl AREA COMMAND``, or ``python -m genkl AREA COMMAND``.
+
+Each area is a module with a function ``add_parser(areas)``; a command is a function of the parsed
+options that returns an exit status, or None for 0. What takes long to import is imported by the
+command that needs it, so that ``genkl --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+
+from genkl import __version__
+from genkl.cli import book, data, identify, run
+
+AREAS = (data, run, identify, book)
+"""In the order that ``genkl --help`` lists them."""
+
+FORESEEABLE = (OSError, ValueError, TypeError, ImportError, FloatingPointError, MemoryError)
+"""What a user's input, files or machine can cause. Anything else is a defect, with a traceback."""
+
+EPILOG = """\
+exit status: 0 done, 1 error, 2 wrong usage, 130 interrupted, 141 the reader closed the pipe
+environment: GENKL_DEBUG=1 shows the traceback of an error; GENKL_DATA names your data folders;
+GENKL_CACHE names the folder that fetched data goes to"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: without the program's name; None takes those of the process.
+
+    Returns:
+        The exit status: 0, 1 after an error, 130 after Ctrl-C, 141 where the reader of the output
+        is gone.
+
+    Raises:
+        SystemExit: after ``--help`` and ``--version`` (status 0), and for wrong usage (2).
+    """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still in the buffer goes nowhere, or it would fail again when Python ends.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="genkl",
+        description="Learning from noisy labels with a generalized KL divergence.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"genkl {__version__}")
+    areas = parser.add_subparsers(required=True, metavar="AREA")
+    for area in AREAS:
+        area.add_parser(areas)
+    return parser
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        options = build_parser().parse_args(arguments)
+        return int(options.command(options) or 0)
+    except KeyboardInterrupt:
+        print("interrupted; what is complete is kept, run it again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        raise
+    except FORESEEABLE as error:
+        if os.environ.get("GENKL_DEBUG", "0") not in ("", "0"):
+            raise
+        print(f"error: {_in_one_line(error)}", file=sys.stderr)
+        return 1
+
+
+def _in_one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line) or type(error).__name__
