@@ -142,10 +142,17 @@ class RunFolder:
             save_tensors(self.path / "predictions" / f"{name}.safetensors", tensors, {})
         self.engine.wait()
 
-    def save_values(self, name: str, values: Mapping[str, Any]) -> None:
-        """Keep plain values, with the versions and the machine that they were made with."""
-        if self.engine.is_first:
-            write_json(self.path / f"{name}.json", {**plain(values), "provenance": provenance()})
+    def keep_values(self, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep plain values, with versions and machine, unless they were kept before.
+
+        Returns:
+            What is in the folder now: what was kept first, with the time that it really took.
+        """
+        path = self.path / f"{name}.json"
+        if self.engine.is_first and not path.exists():
+            write_json(path, {**plain(values), "provenance": provenance()})
+        self.engine.wait()
+        return json.loads(path.read_text("utf-8"))
 
 
 def identity_of(dataset: NoisyDataset) -> dict[str, Any]:

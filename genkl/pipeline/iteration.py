@@ -368,7 +368,8 @@ def _round(
     )
     setting.bar.show(round=index, flagged=this.flagged, val=this.val_accuracy)
     if setting.folder is not None:
-        setting.folder.save_values(f"rounds/round-{index}", round_to_dict(this))
+        kept = setting.folder.keep_values(f"rounds/round-{index}", round_to_dict(this))
+        this = replace(this, seconds=kept["seconds"])
     return this
 
 
@@ -387,7 +388,7 @@ def _finish(
         setting.dataset.features,
     )
     if setting.folder is not None:
-        setting.folder.save_values("record", run_to_dict(run))
+        setting.folder.keep_values("record", run_to_dict(run))
     return run
 
 

@@ -29,7 +29,7 @@ class Round:
         ensemble_test_accuracy: the same on the test split.
         best_steps: the step each model was kept at.
         role_losses: last recorded mean training loss of each role, over models.
-        seconds: wall-clock time of the round.
+        seconds: wall-clock time of the round, by the process that finished it.
         pred_probs: the averaged prediction on the noisy split, shape (N, k); not saved.
         scores: the rule's scores, shape (N,); not saved.
         is_nc: the mask, shape (N,); not saved.
