@@ -146,7 +146,7 @@ class RunFolder:
         """Keep plain values, with versions and machine, unless they were kept before.
 
         Returns:
-            What is in the folder now: what was kept first, with the time that it really took.
+            What is in the folder now, kept first, with the time that it really took.
         """
         path = self.path / f"{name}.json"
         if self.engine.is_first and not path.exists():
