@@ -168,11 +168,12 @@ class Engine:
 
     def restore_generators(self, states: dict[str, Tensor]) -> None:
         """Go on from `generator_states`; with other hardware or processes, from a fresh seed."""
-        own = {name: rows[self.rank] for name, rows in states.items() if len(rows) > self.rank}
+        # Cloned: torch reads a state as words and crashes where a row doesn't begin at one.
+        own = {n: rows[self.rank].clone() for n, rows in states.items() if len(rows) > self.rank}
         if "cpu" in own:
-            torch.set_rng_state(own["cpu"].contiguous())
+            torch.set_rng_state(own["cpu"])
         if "cuda" in own and self.device.type == "cuda":
-            torch.cuda.set_rng_state(own["cuda"].contiguous(), self.device)
+            torch.cuda.set_rng_state(own["cuda"], self.device)
 
 
 def as_engine(engine: Engine | str | torch.device) -> Engine:

@@ -89,7 +89,12 @@ class Mixing:
         return keep * inputs + (1 - keep) * inputs[self.partner]
 
     def cost(
-        self, loss: RowLoss, logits: Tensor, targets: Tensor, kept_part: Tensor | None = None
+        self,
+        loss: RowLoss,
+        logits: Tensor,
+        targets: Tensor,
+        kept_part: Tensor | None = None,
+        own: slice | None = None,
     ) -> Tensor:
         """The loss against both partners' targets, weighted by lambda; shape (B,).
 
@@ -99,11 +104,15 @@ class Mixing:
             targets: shape (B, k).
             kept_part: the part of each target that its row does not lend, shape (B, k), see
                 `Relabelled`; None lends whole targets.
+            own: the rows that logits belong to, see `three_term_loss`; then the result has as
+                many.
         """
         keep = self.keep.to(logits.dtype)
         lent = targets[self.partner]
         if kept_part is not None:
             lent = (targets - kept_part)[self.partner] + kept_part
+        if own is not None:
+            keep, targets, lent = keep[own], targets[own], lent[own]
         return keep * loss(logits, targets) + (1 - keep) * loss(logits, lent)
 
 
@@ -149,6 +158,7 @@ def three_term_loss(
     losses: Mapping[Role, RowLoss] = PAPER_LOSSES,
     mixing: Mixing | None = None,
     kept_part: Tensor | None = None,
+    own: slice | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Weighted sum of the mean losses of the three roles.
 
@@ -169,12 +179,16 @@ def three_term_loss(
         mixing: as drawn by `mixup`, on the device of the logits.
         kept_part: the part of each target that mixing leaves with its row, shape (B, k), see
             `Relabelled`; None lends whole targets.
+        own: where several processes share a batch, the rows whose logits are given; everything
+            else is about the whole batch. The result is then this process's part of each mean:
+            the parts of all processes add up.
 
     Returns:
         The scalar loss, and the three unweighted means, shape (3,), detached (0 where empty).
 
     Source: loss of arXiv 2307.09810, equation :eq:`eq-three-term`.
     """
+    rows = slice(None) if own is None else own
     per_row = logits.new_zeros(len(logits))
     for loss in dict.fromkeys(losses.values()):
         mine = _any_of(roles, [role for role in Role if losses[role] is loss])
@@ -182,12 +196,12 @@ def three_term_loss(
         # its target is replaced before the loss sees it: 0 * inf would poison the gradient.
         own_targets = torch.where(mine[:, None], targets, 1.0)
         if mixing is None:
-            cost = loss(logits, own_targets)
+            cost = loss(logits, own_targets[rows])
         else:
-            cost = mixing.cost(loss, logits, own_targets, kept_part)
-        per_row = torch.where(mine, cost, per_row)
+            cost = mixing.cost(loss, logits, own_targets, kept_part, own)
+        per_row = torch.where(mine[rows], cost, per_row)
     members = F.one_hot(roles, len(Role)).to(per_row.dtype)
-    means = per_row @ members / members.sum(dim=0).clamp(min=1)
+    means = per_row @ members[rows] / members.sum(dim=0).clamp(min=1)
     total = sum(weight * mean for weight, mean in zip(weights, means, strict=True))
     return total, means.detach()
 

@@ -223,7 +223,7 @@ class _Learner:
             losses=self.losses,
             mixing=mixing,
             kept_part=None if self.kept_part is None else self.kept_part[index],
-            **({"own": engine.own(len(draw.rows))} if engine.world_size > 1 else {}),
+            own=engine.own(len(draw.rows)) if engine.world_size > 1 else None,
         )
         self.optimizer.zero_grad(set_to_none=True)
         # Gradients are averaged over processes, and each has only its part of every mean.
