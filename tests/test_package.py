@@ -56,3 +56,19 @@ def test_importing_the_package_loads_neither_torch_nor_pandas():
     code = "import sys, genkl; print({'torch', 'pandas', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_fingerprint_of_code_follows_the_code(tmp_path, monkeypatch):
+    from genkl import provenance
+
+    first = provenance.code_fingerprint("genkl.losses", "genkl.data")
+    assert first == provenance.code_fingerprint("genkl.data", "genkl.losses")
+    assert first != provenance.code_fingerprint("genkl.data")
+    (tmp_path / "genkl").mkdir()
+    (tmp_path / "genkl" / "a.py").write_text("x = 1\n")
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "genkl" / "provenance.py"))
+    before = provenance.code_fingerprint("genkl.a")
+    (tmp_path / "genkl" / "a.py").write_text("x = 2\n")
+    assert before != provenance.code_fingerprint("genkl.a")
+    with pytest.raises(ValueError, match=r"no module 'genkl\.b'"):
+        provenance.code_fingerprint("genkl.b")

@@ -1,0 +1,210 @@
+"""What the detectors get to see: predictions, features and labels of every benchmark data set.
+
+Ten heads (or small networks) are trained on the clean set; they see the noisy instances, and the
+held-out conforming ones, twice: as they are, and in a second view (flipped, or shifted by a
+pixel). Nothing here knows the truth but to pass it on. What was computed is kept in the cache
+folder, under a hash of the settings and of the package's code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import genkl
+from genkl.backbones import cache_folder
+from genkl.data import Images, NoisyDataset, Split, Truth
+from genkl.data.registry import DATASETS, load_dataset
+from genkl.data.sources import is_present
+from genkl.predict import predict_logits
+from genkl.provenance import code_fingerprint
+from genkl.storage import load_tensors, save_tensors
+
+NUM_MODELS = 10
+CODE = ("genkl.train", "genkl.pipeline.members", "genkl.data", "genkl.backbones", "genkl.losses")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One data set of the benchmark.
+
+    Attributes:
+        dataset: as `load_dataset` knows it.
+        title: in tables.
+        options: of the loader.
+        config: settings of the first predictor.
+        pixels: of frozen features; None learns from the inputs as they are.
+        strangers: a data set whose noisy images are injected as OOD, and their share.
+    """
+
+    dataset: str
+    title: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    config: str = "PHOTOGRAPHS"
+    pixels: int | None = None
+    strangers: tuple[str, float] | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Data sets that have to be on this machine."""
+        return (self.dataset,) if self.strangers is None else (self.dataset, self.strangers[0])
+
+    def is_present(self) -> bool:
+        """Whether they all are."""
+        entries = [DATASETS[name] for name in self.needs]
+        return all(is_present(one) for e in entries for one in (e.source, *e.also_needs))
+
+
+CASES = {
+    "digits": Case("digits", "digits (planted)", config="DIGITS"),
+    "solar-cells": Case("solar-cells", "solar cells (an expert's doubt)", config="SOLAR_CELLS",
+                        pixels=160),
+    "clothing-doubt": Case("clothing-dataset", "clothes (people's doubts)",
+                           {"non_conforming": "doubt"}, pixels=160),
+    "clothing-garments": Case("clothing-dataset", "clothes (foreign garments)",
+                              {"non_conforming": "garments"}, pixels=160),
+    "cifar10h": Case("cifar10h", "CIFAR-10H (votes; clothes as strangers)",
+                     {"noisy_limit": 5000}, pixels=96, strangers=("clothing-dataset", 0.05)),
+    "cifar10n": Case("cifar10n", "CIFAR-10N (worst labels; two classes held out)",
+                     {"labels": "worst", "noisy_limit": 5000, "held_out": ("cat", "truck")},
+                     pixels=96),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was gathered about a split: N instances, M models, k classes, d features.
+
+    Attributes:
+        logits: shape (M, N, k).
+        view_logits: the same of the second view.
+        features: shape (N, d): a frozen backbone's, or the inputs as numbers.
+        labels: given or verified ones, shape (N,).
+    """
+
+    logits: np.ndarray
+    view_logits: np.ndarray
+    features: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Of one data set and one seed: the noisy instances, the reference, the truth.
+
+    Attributes:
+        noisy: to be scored.
+        reference: held-out conforming instances with verified labels.
+        kinds: what the noisy ones are, shape (N,), see `Kind`.
+        val_accuracy: of the models' averaged prediction on the reference.
+    """
+
+    noisy: Seen
+    reference: Seen
+    kinds: np.ndarray
+    val_accuracy: float
+
+
+class Flipped(Images):
+    """Images, mirrored."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, rows: np.ndarray) -> Images:
+        return Flipped(self.images.take(rows))
+
+    def name(self, row: int) -> str:
+        return self.images.name(row)
+
+    def read(self, row: int) -> Tensor:
+        return self.images.read(row).flip(-1)
+
+    def fingerprint(self, row: int) -> bytes:
+        return hashlib.blake2b(b"flipped" + self.images.fingerprint(row), digest_size=16).digest()
+
+
+def gather(name: str, seed: int, **changes: Any) -> Gathered:
+    """Load, train, predict; or read what was kept.
+
+    Args:
+        name: of `CASES`.
+        seed: of the splits, of planted noise and of training.
+        changes: fields of the case to change, such as pixels; ``options`` are added to its own.
+    """
+    case = CASES[name]
+    if "options" in changes:
+        changes["options"] = {**case.options, **changes["options"]}
+    case = replace(case, **changes)
+    key = json.dumps([case.__dict__, seed, NUM_MODELS, code_fingerprint(*CODE)], sort_keys=True)
+    digest = hashlib.sha256(key.encode()).hexdigest()[:20]
+    path = cache_folder() / "evidence" / f"{name}-{seed}-{digest}.safetensors"
+    if path.exists():
+        tensors, values = load_tensors(path)
+        parts = [
+            Seen(*(tensors[f"{part}.{one}"].numpy() for one in Seen.__annotations__))
+            for part in ("noisy", "reference")
+        ]
+        return Gathered(*parts, tensors["kinds"].numpy(), values["val_accuracy"])
+    found = _gather(case, seed)
+    tensors = {
+        f"{part}.{one}": torch.from_numpy(np.ascontiguousarray(getattr(getattr(found, part), one)))
+        for part in ("noisy", "reference")
+        for one in Seen.__annotations__
+    }
+    tensors["kinds"] = torch.from_numpy(found.kinds)
+    save_tensors(path, tensors, {"val_accuracy": found.val_accuracy})
+    return found
+
+
+def _gather(case: Case, seed: int) -> Gathered:
+    dataset, truth = _load(case, seed)
+    second = dataset.map_splits(_second_view)
+    if case.pixels is not None:
+        dataset, second = (
+            genkl.featurize(one, size=case.pixels, progress=False) for one in (dataset, second)
+        )
+    config = replace(getattr(genkl, case.config), first_ensemble=NUM_MODELS)
+    models = genkl.pretrain_models(dataset, config, seed=seed, backbone=None, engine="cpu")
+    parts = {}
+    for part, split in (("noisy", "noisy"), ("reference", "validation")):
+        plain, view = getattr(dataset, split), getattr(second, split)
+        parts[part] = Seen(
+            np.stack([predict_logits(model, plain.inputs).numpy() for model in models]),
+            np.stack([predict_logits(model, view.inputs).numpy() for model in models]),
+            plain.inputs.flatten(1).float().numpy(),
+            plain.labels.numpy(),
+        )
+    reference = parts["reference"]
+    probs = torch.from_numpy(reference.logits).softmax(-1).mean(0)
+    accuracy = float((probs.argmax(-1).numpy() == reference.labels).mean())
+    return Gathered(parts["noisy"], reference, truth.kinds, accuracy)
+
+
+def _load(case: Case, seed: int) -> tuple[NoisyDataset, Truth]:
+    dataset, truth = load_dataset(case.dataset, seed=seed, **case.options)
+    if case.strangers is not None:
+        name, share = case.strangers
+        other, _ = load_dataset(name, seed=seed)
+        dataset, truth = genkl.plant_noise(
+            dataset, truth, seed=seed, ood=other.noisy.inputs, ood_share=share
+        )
+    return dataset, truth
+
+
+def _second_view(split: Split) -> Split:
+    if isinstance(split.inputs, Images):
+        return replace(split, inputs=Flipped(split.inputs))
+    if split.inputs.shape[-1] >= 32:
+        return replace(split, inputs=split.inputs.flip(-1))
+    return replace(split, inputs=split.inputs.roll(1, dims=-1))  # a mirrored digit is another one
