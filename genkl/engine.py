@@ -8,6 +8,7 @@ global state, so a notebook can use two engines.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -193,6 +194,7 @@ def _fabric(engine: Engine) -> Fabric:
         warnings.simplefilter("ignore")
         from lightning_fabric import Fabric
 
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         devices, num_nodes, started = _processes(engine)
         several = started or devices * num_nodes > 1
         return Fabric(
