@@ -301,7 +301,7 @@ def resolve(options: argparse.Namespace) -> Plan:
         engine,
         make_model,
         backbone,
-        getattr(genkl, "losses_of", lambda n: genkl.PAPER_LOSSES)(options.losses),
+        genkl.losses_of(options.losses),
         {
             "divergence": None,
             "entropy": genkl.entropy_rule(config.max_flag_rate),

@@ -3,8 +3,8 @@
 Command
     ``genkl run --preset mini-webvision --data-root FOLDER`` runs the whole method;
     ``torchrun --nproc-per-node 8 -m genkl run ...`` on eight GPUs. ``genkl identify FILE --preset
-    mini-webvision``, or ``genkl.MINI_WEBVISION.identify(pred_probs)``, flags the NC instances in saved
-    predictions, shape (N, 50).
+    mini-webvision``, or ``genkl.MINI_WEBVISION.identify(pred_probs)``, flags the NC instances in
+    saved predictions, shape (N, 50).
 
 Expected time
     Identification takes about a second for a million predictions on two cores. Full training was
