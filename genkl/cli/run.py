@@ -33,7 +33,7 @@ METHODS = {
     "clean-alone": "clean set alone",
 }
 RULES = ("divergence", "entropy", "none")
-LOSSES = ("paper", "ce", "mse", "mae", "kl", "gce", "sce")
+LOSSES = ("paper", "ce", "double-hot", "mse", "mae", "kl", "gce", "sce")
 
 DESCRIPTION = """\
 Run the whole method: pre-train, identify, relabel, train with three losses, fine-tune, repeat.

@@ -174,7 +174,11 @@ def describe(function: Any) -> str:
     """A function's name, and what is bound to it, without addresses in memory."""
     inner = getattr(function, "func", None)
     if inner is not None:
-        bound = [*map(str, function.args), *(f"{k}={v}" for k, v in function.keywords.items())]
+        named = [(f"{name}=", value) for name, value in function.keywords.items()]
+        bound = [
+            start + (describe(value) if callable(value) else str(value))
+            for start, value in [*(("", value) for value in function.args), *named]
+        ]
         return f"{describe(inner)}({', '.join(bound)})"
     module, name = getattr(function, "__module__", "?"), getattr(function, "__qualname__", None)
     return f"{module}.{name or type(function).__qualname__}"
