@@ -13,7 +13,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +42,9 @@ class Engine:
         compile: pass models through ``torch.compile``: minutes at the start, faster steps after.
         channels_last: store images channels-last; None does so for large ones only.
         num_workers: processes that decode images, beside each device; None suits the machine.
+        batch_heads: train the small models of an ensemble together, see
+            `genkl.train.together.fit_together`; False trains one after the other, with checkpoints.
+            The numbers are the same up to rounding.
 
     Raises:
         ValueError: an unknown accelerator or precision, or no device.
@@ -54,6 +57,7 @@ class Engine:
     compile: bool = False
     channels_last: bool | None = None
     num_workers: int | None = None
+    batch_heads: bool = field(default=True, compare=False)
 
     def __post_init__(self) -> None:
         check_choice("accelerator", self.accelerator, ACCELERATORS)

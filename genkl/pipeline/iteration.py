@@ -27,7 +27,7 @@ from genkl.models import ModelFactory, default_model
 from genkl.pipeline.config import GenKLConfig
 from genkl.pipeline.folder import RunFolder, describe, identity_of
 from genkl.pipeline.log import RunBar, RunLog
-from genkl.pipeline.members import Setting, pretrain_member, ready_to_learn, train_member
+from genkl.pipeline.members import Setting, pretrain_members, ready_to_learn, train_members
 from genkl.pipeline.result import Round, Run, choosing_accuracy, round_to_dict, run_to_dict
 from genkl.pipeline.rules import Decision, IdentifyRule, divergence_rule, flag_nothing
 from genkl.published import Published, check_published
@@ -77,7 +77,7 @@ def pretrain_models(
     engine = as_engine(engine)
     dataset = ready_to_learn(dataset, config, make_model, backbone, engine)
     setting = Setting(dataset, config, seed, make_model, PAPER_LOSSES, engine, published_behaviour)
-    return [pretrain_member(setting, member) for member in range(config.first_ensemble)]
+    return pretrain_members(setting, config.first_ensemble)
 
 
 def run_genkl(
@@ -171,7 +171,7 @@ def run_genkl(
     rounds: list[Round] = []
     best_models: tuple[nn.Module, ...] = ()
     with _kept(setting, method, identity, run_dir, resume, checkpoint_every, total, progress):
-        models = [*predictor, *(pretrain_member(setting, m) for m in range(to_pretrain))]
+        models = [*predictor, *pretrain_members(setting, to_pretrain)]
         for index in range(1, config.max_rounds + 1):
             start = time.perf_counter()
             pred_probs, validation_probs = _predictions(setting, models, index)
@@ -189,9 +189,7 @@ def run_genkl(
                 examples = examples.with_given(given)
                 clean = clean.with_given(dataset.clean.labels)
             examples = clean + examples
-            members = [
-                train_member(setting, examples, index, member) for member in range(config.ensemble)
-            ]
+            members = train_members(setting, examples, index)
             models = [model for model, _ in members]
             rounds.append(
                 _round(
@@ -262,10 +260,7 @@ def run_baseline(
         examples = examples + Examples.clean(dataset.noisy, dataset.num_classes)
     total = config.ensemble * (config.train.steps + config.finetune.steps)
     with _kept(setting, method, {}, run_dir, resume, checkpoint_every, total, progress):
-        members = [
-            train_member(setting, examples, 0, member, weights=(1.0, 1.0, 1.0), mixup_alpha=0.0)
-            for member in range(config.ensemble)
-        ]
+        members = train_members(setting, examples, 0, weights=(1.0, 1.0, 1.0), mixup_alpha=0.0)
         models = [model for model, _ in members]
         fits = [fitted for _, fitted in members]
         seconds = time.perf_counter() - start

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,7 +24,8 @@ from genkl.pipeline.log import RunBar, RunLog
 from genkl.predict import predict_probs
 from genkl.published import Published
 from genkl.relabel import Role
-from genkl.train import Examples, FitResult, Phase, fit
+from genkl.train import Examples, FitResult, Phase, Watch, fit
+from genkl.train.together import can_fit_together, fit_together
 
 PROBE_SIDE = 512
 """Height and width of the image that tells which shape the test transforms give."""
@@ -113,21 +114,6 @@ class Setting:
         **options: Any,
     ) -> FitResult:
         """One phase of one model, with its checkpoint, and news for the log and the bar."""
-
-        def watch(event: str, facts: Mapping[str, float]) -> None:
-            if event == "step":
-                self.bar.steps(int(facts["steps"]))
-                return
-            if self.log is not None:
-                self.log.add(unit, facts, self.flagged)
-            self.bar.show(
-                clean=facts["clean_loss"],
-                non_nc=facts["non_nc_loss"],
-                nc=facts["nc_loss"],
-                flagged=self.flagged,
-                val=facts["val_accuracy"],
-            )
-
         return fit(
             model,
             examples,
@@ -137,9 +123,76 @@ class Setting:
             test_transform=self.transforms[1],
             engine=self.engine,
             checkpoint=None if self.folder is None else self.folder.checkpoint(unit),
-            watch=None if self.bar is None else watch,
+            watch=self._watch([unit]),
             **options,
         )
+
+    def fit_members(
+        self,
+        units: Sequence[str],
+        models: Sequence[nn.Module],
+        examples: Examples,
+        phase: Phase,
+        validation: Split,
+        *,
+        seeds: Sequence[int],
+        clean_threshold: float | None = None,
+        **options: Any,
+    ) -> Iterator[FitResult]:
+        """One phase of several models: together where `can_fit_together`, else in turn.
+
+        Together means that all results come at once, when the last is done, and that there are no
+        checkpoints in between: it takes seconds. In turn each comes when it is done.
+
+        Args:
+            units: one name for each model.
+            models: trained in place.
+            examples, phase, validation, clean_threshold, options: see `fit`.
+            seeds: one for each model.
+
+        Returns:
+            The results, in the order of the models.
+        """
+        data = (examples, phase, validation)
+        if (
+            len(models) > 1
+            and self.engine.batch_heads
+            and can_fit_together(models, *data, clean_threshold=clean_threshold, engine=self.engine)
+        ):
+            yield from fit_together(
+                models,
+                *data,
+                seeds=seeds,
+                engine=self.engine,
+                watch=self._watch(units),
+                **options,
+            )
+            return
+        for unit, model, seed in zip(units, models, seeds, strict=True):
+            yield self.fit(
+                unit, model, *data, seed=seed, clean_threshold=clean_threshold, **options
+            )
+
+    def _watch(self, units: Sequence[str]) -> Watch | None:
+        """Tells the bar of every step, and the bar and the log of every evaluation of a unit."""
+        if self.bar is None:
+            return None
+
+        def watch(event: str, facts: Mapping[str, float]) -> None:
+            if event == "step":
+                self.bar.steps(int(facts["steps"]))
+                return
+            if self.log is not None:
+                self.log.add(units[int(facts.get("member", 0))], facts, self.flagged)
+            self.bar.show(
+                clean=facts["clean_loss"],
+                non_nc=facts["non_nc_loss"],
+                nc=facts["nc_loss"],
+                flagged=self.flagged,
+                val=facts["val_accuracy"],
+            )
+
+        return watch
 
     def kept(self, unit: str, model: nn.Module, steps: int) -> list[FitResult] | None:
         """Histories of a unit that finished before; the model is brought to where it was."""
@@ -154,83 +207,133 @@ class Setting:
             self.folder.save_model(unit, model, fits)
 
 
-def pretrain_member(setting: Setting, member: int) -> nn.Module:
-    """One model of the first predictor: trained on the clean set, or on all given labels."""
-    unit, phase = f"pretrain-model-{member}", setting.config.pretrain
-    model = setting.new_model(0, member)
-    if setting.kept(unit, model, phase.steps) is None:
-        examples = setting.clean
-        if setting.selects_clean:
-            examples = examples + Examples.clean(setting.dataset.noisy, setting.dataset.num_classes)
-        fitted = setting.fit(
-            unit,
-            model,
-            examples,
-            phase,
-            setting.dataset.validation,
-            seed=setting.seed_of(0, member, 1),
-            published_behaviour=setting.published & Published.EVAL_MODE_PRETRAINING,
-        )
-        setting.keep(unit, model, [fitted])
-    return model
+def pretrain_members(setting: Setting, count: int) -> list[nn.Module]:
+    """The first predictor: models trained on the clean set, or on all given labels.
+
+    Those that have finished are read; the others are trained, see `Setting.fit_members`.
+
+    Args:
+        setting: of the run.
+        count: how many.
+
+    Returns:
+        The models, each at its best validated step.
+    """
+    phase = setting.config.pretrain
+    units = [f"pretrain-model-{member}" for member in range(count)]
+    models = [setting.new_model(0, member) for member in range(count)]
+    rest = [m for m in range(count) if setting.kept(units[m], models[m], phase.steps) is None]
+    if not rest:
+        return models
+    examples = setting.clean
+    if setting.selects_clean:
+        examples = examples + Examples.clean(setting.dataset.noisy, setting.dataset.num_classes)
+    fits = setting.fit_members(
+        [units[member] for member in rest],
+        [models[member] for member in rest],
+        examples,
+        phase,
+        setting.dataset.validation,
+        seeds=[setting.seed_of(0, member, 1) for member in rest],
+        published_behaviour=setting.published & Published.EVAL_MODE_PRETRAINING,
+    )
+    for member, fitted in zip(rest, fits, strict=True):
+        setting.keep(units[member], models[member], [fitted])
+    return models
 
 
-def train_member(
+def train_members(
     setting: Setting,
     examples: Examples,
     round_index: int,
-    member: int,
     *,
     weights: tuple[float, float, float] | None = None,
     mixup_alpha: float | None = None,
-) -> tuple[nn.Module, FitResult]:
-    """One model of a round: trained on all, then fine-tuned on the clean set."""
-    config, choosing = setting.config, setting.choosing_split
-    name = f"round-{round_index}-model-{member}"
-    trained, tuned = f"{name}-train", f"{name}-finetune"
-    model = setting.new_model(round_index, member)
-    if fits := setting.kept(tuned, model, config.train.steps + config.finetune.steps):
-        return model, fits[0]
-    fits = setting.kept(trained, model, config.train.steps)
-    if fits is None:
-        fits = [
-            setting.fit(
-                trained,
-                model,
-                examples,
-                config.train,
-                choosing,
-                seed=setting.seed_of(round_index, member, 1),
-                weights=config.weights if weights is None else weights,
-                losses=setting.losses,
-                mixup_alpha=config.mixup_alpha if mixup_alpha is None else mixup_alpha,
-                clean_threshold=config.clean_threshold if examples.given is not None else None,
-            )
-        ]
-        setting.keep(trained, model, fits)
-    verified = clean_for(setting, model) if config.finetune.steps else setting.clean
-    if len(verified):
-        finetuned = setting.fit(
-            tuned,
-            model,
+) -> list[tuple[nn.Module, FitResult]]:
+    """The models of a round: all trained on everything, then each fine-tuned on the clean set.
+
+    Those that have finished a phase are read; the others are trained, see `Setting.fit_members`.
+
+    Args:
+        setting: of the run; its configuration says how many models, and how they learn.
+        examples: what to train on before fine-tuning.
+        round_index: decides the seeds, with the number of the model.
+        weights: of the three losses; None takes the configuration's.
+        mixup_alpha: None takes the configuration's.
+
+    Returns:
+        Every model at its best validated step, and what happened before fine-tuning.
+    """
+    config = setting.config
+    count = range(config.ensemble)
+    trained, tuned = (
+        [f"round-{round_index}-model-{member}-{phase}" for member in count]
+        for phase in ("train", "finetune")
+    )
+    models = [setting.new_model(round_index, member) for member in count]
+    both = config.train.steps + config.finetune.steps
+    fits = [setting.kept(tuned[member], models[member], both) for member in count]
+    to_tune = [member for member in count if fits[member] is None]
+    for member in to_tune:
+        fits[member] = setting.kept(trained[member], models[member], config.train.steps)
+    to_train = [member for member in count if fits[member] is None]
+    done = setting.fit_members(
+        [trained[member] for member in to_train],
+        [models[member] for member in to_train],
+        examples,
+        config.train,
+        setting.choosing_split,
+        seeds=[setting.seed_of(round_index, member, 1) for member in to_train],
+        weights=config.weights if weights is None else weights,
+        losses=setting.losses,
+        mixup_alpha=config.mixup_alpha if mixup_alpha is None else mixup_alpha,
+        clean_threshold=config.clean_threshold if examples.given is not None else None,
+    )
+    for member, fitted in zip(to_train, done, strict=True):
+        fits[member] = [fitted]
+        setting.keep(trained[member], models[member], fits[member])
+    finetuned = _finetune(setting, round_index, to_tune, [tuned[m] for m in to_tune], models)
+    for member, fitted in zip(to_tune, finetuned, strict=True):
+        if fitted is not None:
+            fits[member] = [*fits[member], fitted]
+        setting.keep(tuned[member], models[member], fits[member])
+        if setting.folder is not None:
+            setting.folder.drop_model(trained[member])
+    return [(model, of_model[0]) for model, of_model in zip(models, fits, strict=True)]
+
+
+def _finetune(
+    setting: Setting,
+    round_index: int,
+    members: list[int],
+    units: list[str],
+    models: list[nn.Module],
+) -> Iterator[FitResult | None]:
+    """Fine-tune some of the models; None for one that has nothing to learn from."""
+    phase = setting.config.finetune
+    # Where nothing is verified, each model learns from what it agrees with itself.
+    apart = setting.selects_clean and phase.steps > 0
+    named = list(zip(members, units, strict=True))
+    for group in [[one] for one in named] if apart else [named]:
+        chosen = [models[member] for member, _ in group]
+        verified = clean_for(setting, chosen[0]) if apart else setting.clean
+        if len(verified) == 0:
+            yield from [None] * len(group)
+            continue
+        yield from setting.fit_members(
+            [unit for _, unit in group],
+            chosen,
             verified,
-            config.finetune,
-            choosing,
-            seed=setting.seed_of(round_index, member, 2),
+            phase,
+            setting.choosing_split,
+            seeds=[setting.seed_of(round_index, member, 2) for member, _ in group],
             keep_initial=True,
             published_behaviour=setting.published & Published.FROZEN_FINETUNING,
         )
-        fits = [*fits, finetuned]
-    setting.keep(tuned, model, fits)
-    if setting.folder is not None:
-        setting.folder.drop_model(trained)
-    return model, fits[0]
 
 
 def clean_for(setting: Setting, model: nn.Module) -> Examples:
-    """What a model is fine-tuned on: the clean set, or the noisy instances that it agrees with."""
-    if not setting.selects_clean:
-        return setting.clean
+    """What a model is fine-tuned on where nothing is verified: the instances it agrees with."""
     noisy = setting.dataset.noisy
     probs = setting.predict([model], noisy)
     belief = probs[np.arange(len(noisy)), noisy.labels.numpy()]
