@@ -1,4 +1,4 @@
-"""How do small models of an ensemble learn all at once? As one after the other, in one batch more.
+"""How do the small models of an ensemble learn all at once? In one computation, each as if alone.
 
 A step of a linear head is little arithmetic and much bookkeeping. Here the bookkeeping is done once
 for all members: weights are stacked along a first axis of M members, and every step gathers, mixes,
@@ -197,6 +197,8 @@ def _obstacle(
     for inputs in (examples.inputs, validation.inputs):
         if not (isinstance(inputs, Tensor) and inputs.dtype == torch.float32):
             return "inputs have to be a float32 tensor in memory"
+    if examples.targets.dtype != torch.float32:
+        return "targets have to be float32"
     if engine.precision != "32-true" or engine.compile:
         return "it computes in the precision '32-true', and not compiled"
     if engine.world_size > 1:
