@@ -23,10 +23,12 @@ records: book ## Keep the measured results of PROFILE, with their provenance, in
 	@mkdir -p results/$(PROFILE)
 	@cp -v _executed/$(PROFILE)/records/*.json results/$(PROFILE)/
 
-bench: $(VENV)/.installed-book ## Measure identification: parity, time, memory; minutes, 6 GB of disk for a while
+bench: $(VENV)/.installed-book ## Measure identification, loading, training: ratios, memory; half an hour, 6 GB of disk
 	@$(BIN)/python -m benchmarks.parity
 	@$(BIN)/python -m benchmarks.identification --large
 	@$(BIN)/python -m benchmarks.indices
+	@$(BIN)/python -m benchmarks.training
+	@$(BIN)/python -m benchmarks.resilience
 
 test: $(VENV)/.installed-test ## Lint, and run every test, the rendered book's included
 	$(BIN)/ruff check
@@ -63,6 +65,6 @@ $(VENV)/.installed-book: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing the book's and the tests' dependencies into $(VENV): a few minutes the first time"
-	$(PIP) install -e '.[book,test]' -c constraints.txt
+	@echo "Installing the book's, the tests' and the benchmark's dependencies into $(VENV): a few minutes the first time"
+	$(PIP) install -e '.[book,test,benchmark]' -c constraints.txt
 	@touch $@ $(VENV)/.installed-book

@@ -1,0 +1,296 @@
+"""What a detector may look at, and what a detector is."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from types import ModuleType
+
+import numpy as np
+
+from genkl.checks import check_choice, check_labels, check_probabilities, to_numpy
+
+FAMILIES = ("divergence", "softmax", "logits", "label", "ensemble", "features")
+"""What a detector reads first of all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What is known about N instances without knowing which of them conform.
+
+    There is no place for the truth: a detector that is given this can't read it. Arrays may be
+    NumPy arrays or tensors; they are kept as NumPy arrays.
+
+    Attributes:
+        pred_probs: averaged predictions q, shape (N, k).
+        member_logits: of the M models behind them, shape (M, N, k).
+        features: shape (N, d), such as a frozen network's.
+        given_labels: integers in 0..k-1, shape (N,); some may be wrong.
+        view_probs: averaged predictions for a second view of each instance, such as its mirror
+            image, shape (N, k).
+        reference: the same about held-out instances that conform, whose given labels are
+            verified and which no model was trained on. Detectors that need to be fitted are
+            fitted on it, and thresholds are chosen on it.
+
+    Raises:
+        ValueError: shapes that don't fit each other, rows that aren't probability vectors, NaN or
+            infinity, labels out of range, or a reference that has a reference itself.
+        TypeError: labels that aren't integers.
+    """
+
+    pred_probs: np.ndarray
+    member_logits: np.ndarray | None = None
+    features: np.ndarray | None = None
+    given_labels: np.ndarray | None = None
+    view_probs: np.ndarray | None = None
+    reference: Evidence | None = None
+
+    def __post_init__(self) -> None:
+        for name in ARRAYS:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, to_numpy(getattr(self, name)))
+        check_probabilities("pred_probs", self.pred_probs, ndim=2)
+        count, num_classes = self.pred_probs.shape
+        if self.view_probs is not None:
+            check_probabilities("view_probs", self.view_probs, ndim=2)
+            _check_shape("view_probs", self.view_probs, (count, num_classes), "as pred_probs")
+        if self.member_logits is not None:
+            _check_shape(
+                "member_logits", self.member_logits, (None, count, num_classes),
+                "(models, instances, classes), the last two as pred_probs",
+            )  # fmt: skip
+            _check_finite("member_logits", self.member_logits)
+        if self.features is not None:
+            _check_shape("features", self.features, (count, None), "a row for each of pred_probs")
+            _check_finite("features", self.features)
+        if self.given_labels is not None:
+            check_labels("given_labels", self.given_labels, num_classes, count)
+        if self.reference is not None:
+            self._check_reference(self.reference)
+
+    def _check_reference(self, reference: Evidence) -> None:
+        if reference.reference is not None:
+            raise ValueError("the reference has a reference itself; pass it with reference=None")
+        if reference.num_classes != self.num_classes:
+            raise ValueError(
+                f"the reference has {reference.num_classes} classes and pred_probs has "
+                f"{self.num_classes}; pass predictions of the same models"
+            )
+        if self.features is None or reference.features is None:
+            return
+        if self.features.shape[1] != reference.features.shape[1]:
+            raise ValueError(
+                f"features has {self.features.shape[1]} columns and the reference's has "
+                f"{reference.features.shape[1]}; pass features of the same network"
+            )
+
+    def __len__(self) -> int:
+        return len(self.pred_probs)
+
+    @property
+    def num_classes(self) -> int:
+        """k."""
+        return self.pred_probs.shape[1]
+
+    def missing(self, needs: Sequence[str]) -> tuple[str, ...]:
+        """Those of the named fields that aren't there.
+
+        Args:
+            needs: names of fields; ``reference.features`` is a field of the reference.
+
+        Raises:
+            ValueError: a name that is no field.
+        """
+        for name in needs:
+            check_choice("field of evidence", name, FIELDS)
+        return tuple(name for name in needs if _field(self, name) is None)
+
+    def take(self, rows: np.ndarray) -> Evidence:
+        """The instances at these positions, in this order; the reference stays whole."""
+        chosen = {
+            name: getattr(self, name)[(slice(None), rows) if name == "member_logits" else rows]
+            for name in ARRAYS
+            if getattr(self, name) is not None
+        }
+        return replace(self, **chosen)
+
+
+ARRAYS = tuple(one.name for one in fields(Evidence) if one.name != "reference")
+FIELDS = (*ARRAYS, "reference", *(f"reference.{name}" for name in ARRAYS))
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A way to score instances by how little they conform.
+
+    Attributes:
+        name: in tables and figures.
+        needs: fields of `Evidence` that it reads, and no others; the names that begin with
+            ``reference`` say that it is fitted there.
+        rule: from evidence to a score per instance, higher for less conforming. Where ``relative``
+            is set, it is called with a second argument, see `score`.
+        source: key in the book's bibliography.
+        family: one of `FAMILIES`.
+        threshold: the method's own, for ``score >= threshold``: a number, or a function of the
+            evidence; None where its source has none.
+        relative: whether an instance's score depends on what else is scored.
+
+    Raises:
+        ValueError: an unknown need or family.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    rule: Callable[..., np.ndarray]
+    source: str
+    family: str
+    threshold: float | Callable[[Evidence], float] | None = None
+    relative: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("family", self.family, FAMILIES)
+        for name in self.needs:
+            check_choice("field of evidence", name, FIELDS)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it is fitted on the reference."""
+        return any(name.partition(".")[0] == "reference" for name in self.needs)
+
+    def score(self, evidence: Evidence, *, among: Evidence | None = None) -> np.ndarray:
+        """Score every instance.
+
+        Args:
+            evidence: of N instances.
+            among: for a detector that is ``relative``, the instances that it is fitted to; None
+                for the scored ones themselves. Others ignore it.
+
+        Returns:
+            Shape (N,), float64, finite; higher is less conforming.
+
+        Raises:
+            ValueError: the evidence lacks something (all of it is named), or the rule returns
+                another shape or something that isn't finite.
+        """
+        others = (evidence if among is None else among,) if self.relative else ()
+        for one in (evidence, *others):
+            missing = one.missing(self.needs)
+            if missing:
+                raise ValueError(
+                    f"{self.name} needs {', '.join(missing)}, which the evidence lacks; pass it, "
+                    "or choose among the detectors whose needs are met: evidence.missing(needs)"
+                )
+        scores = np.asarray(self.rule(evidence, *others), dtype=np.float64)
+        if scores.shape != (len(evidence),):
+            raise ValueError(
+                f"{self.name} returned shape {scores.shape}; a rule returns ({len(evidence)},), "
+                "one score per instance"
+            )
+        if not np.isfinite(scores).all():
+            row = int(np.argmin(np.isfinite(scores)))
+            raise ValueError(
+                f"{self.name} scored row {row} with {scores[row]}; a rule returns finite scores"
+            )
+        return scores
+
+    def published_threshold(self, evidence: Evidence) -> float | None:
+        """The method's own threshold for this evidence; None where its source has none."""
+        return self.threshold(evidence) if callable(self.threshold) else self.threshold
+
+    def conforming_scores(self, evidence: Evidence, *, folds: int = 5, seed: int = 0) -> np.ndarray:
+        """Scores of the reference's instances, as if each had been among the scored ones.
+
+        This is what `threshold_for_budget` wants to be given. A detector that is fitted on the
+        reference scores each fold of it after it was fitted on the others (with a little less data
+        than in `score`, so thresholds come out a little high, on the safe side). One that is
+        ``relative`` is fitted on the evidence and scores the reference.
+
+        Args:
+            evidence: with a reference of m instances.
+            folds: at least 2; no more than m are used.
+            seed: of the division into folds, which spreads every class over them if the
+                reference has labels.
+
+        Returns:
+            Shape (m,), float64, in the reference's order.
+
+        Raises:
+            ValueError: no reference, fewer than 2 instances to divide, fewer than 2 folds, and as
+                `score`.
+        """
+        reference = evidence.reference
+        if reference is None:
+            raise ValueError(
+                "the evidence has no reference; pass held-out instances that are known to conform"
+            )
+        if not self.is_fitted:
+            return self.score(reference, among=evidence)
+        count = len(reference)
+        if folds < 2 or count < 2:
+            raise ValueError(
+                f"folds is {folds} and the reference has {count} instances; {self.name} is fitted "
+                "on one part to score another: pass at least 2 of each"
+            )
+        order = np.random.default_rng(seed).permutation(count)
+        if reference.given_labels is not None:
+            order = order[np.argsort(reference.given_labels[order], kind="stable")]
+        fold = np.empty(count, dtype=np.int64)
+        fold[order] = np.arange(count) % folds
+        scores = np.empty(count)
+        for one in range(min(folds, count)):
+            held_out = fold == one
+            fitted = replace(
+                reference.take(np.flatnonzero(held_out)),
+                reference=reference.take(np.flatnonzero(~held_out)),
+            )
+            scores[held_out] = self.score(fitted)
+        return scores
+
+
+def import_extra(module: str) -> ModuleType:
+    """A module of the extra ``benchmark``, when it is needed.
+
+    Raises:
+        ModuleNotFoundError: it isn't installed; the message says what to install.
+    """
+    package = module.partition(".")[0]
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:  # it is there, and something that it needs isn't
+            raise
+        raise ModuleNotFoundError(
+            f"{package.replace('_', '-')} is not installed; pip install 'genkl[benchmark]'",
+            name=package,
+        ) from None
+    return importlib.import_module(module)
+
+
+def _field(evidence: Evidence, name: str) -> object:
+    first, _, rest = name.partition(".")
+    value = getattr(evidence, first)
+    return getattr(value, rest) if rest and value is not None else value
+
+
+def _check_shape(
+    name: str, array: np.ndarray, expected: tuple[int | None, ...], words: str
+) -> None:
+    fits = array.ndim == len(expected) and all(
+        want is None or have == want for have, want in zip(array.shape, expected, strict=True)
+    )
+    if not fits or 0 in array.shape[: array.ndim - 2]:
+        wanted = ", ".join("any" if want is None else str(want) for want in expected)
+        raise ValueError(f"{name} has shape {array.shape}; expected ({wanted}): {words}")
+
+
+def _check_finite(name: str, array: np.ndarray) -> None:
+    finite = np.isfinite(array)
+    if not finite.all():
+        axis = array.ndim - 2
+        others = tuple(i for i in range(array.ndim) if i != axis)
+        row = int(np.argmin(finite.all(axis=others)))
+        raise ValueError(
+            f"{name} contains NaN or infinity in row {row}; find where the network's output "
+            "stopped being a number before it was saved"
+        )
