@@ -514,12 +514,15 @@ def test_cleanlabs_count_stands_classes_without_labels(name):
     assert DETECTORS[name].published_threshold(few) > 0
 
 
-def test_a_one_hot_vector_among_the_uniform_like_ones_leaves_scores_finite():
-    wide = genkl_detector(sigma=50.0, num_vectors=200)
-    two = Evidence(np.array([[0.9, 0.1], [0.5, 0.5]]))
-    vectors = draw(2, 200, 50.0)
-    assert np.isfinite(wide.score(two)).all()
-    assert vectors.max() > 0.99
+def test_rounding_above_one_and_models_that_agree():
+    rounded = Evidence(np.array([[1 + 1e-7, 0.0], [0.5, 0.5]]), given_labels=np.array([0, 1]))
+    for name in DETECTORS:
+        if name.startswith("cleanlab"):
+            assert score(name, rounded)[0] == pytest.approx(0, abs=1e-5)
+    same = Evidence(Q, np.repeat(Z[:1], 7, axis=0))
+    assert (score("mutual information", same) >= 0).all()
+    assert score("mutual information", same) == pytest.approx(np.zeros(60), abs=1e-12)
+    assert not score("disagreement", same).any()
 
 
 # -- evidence -------------------------------------------------------------------------------------
