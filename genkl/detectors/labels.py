@@ -18,6 +18,10 @@ from genkl.detectors.evidence import Detector, Evidence, import_extra
 SMALLEST_PROBABILITY = 1e-12
 """Of the given label, for its logarithm: a loss is at most 27.6."""
 
+CLEANLAB_FLOOR = 1e-5
+"""Least probability that cleanlab's weighted entropy is shown. Closer to 0 its clipping turns the
+score around: a certain prediction of the given label would get the worst quality there is."""
+
 LABELLED = ("pred_probs", "given_labels")
 
 
@@ -52,7 +56,7 @@ def cleanlab_detector(method: str) -> Detector:
     label" once more, through the library. Its threshold and that of ``normalized_margin`` are
     cleanlab's filters ``low_self_confidence`` and ``low_normalized_margin``: they flag the lowest
     scores, as many as confident learning counts label issues. ``confidence_weighted_entropy`` has
-    no filter, and no threshold.
+    no filter, and no threshold; it is shown predictions with no entry below `CLEANLAB_FLOOR`.
 
     Args:
         method: "self_confidence", "normalized_margin" or "confidence_weighted_entropy".
@@ -66,9 +70,12 @@ def cleanlab_detector(method: str) -> Detector:
     check_choice("method", method, CLEANLAB_NAMES)
 
     def rule(evidence: Evidence) -> np.ndarray:
-        rank = import_extra("cleanlab.rank")
+        rank, probs = import_extra("cleanlab.rank"), _bounded(evidence)
+        if method == "confidence_weighted_entropy":
+            probs = np.maximum(probs, CLEANLAB_FLOOR)
+            probs /= probs.sum(axis=1, keepdims=True)
         return 1 - rank.get_label_quality_scores(
-            evidence.given_labels, _bounded(evidence), method=method, adjust_pred_probs=False
+            evidence.given_labels, probs, method=method, adjust_pred_probs=False
         )
 
     def threshold(evidence: Evidence) -> float:
