@@ -139,7 +139,9 @@ def fit_together(
         best.consider(0)
     for step, batch in enumerate(batches, 1):
         logits = members.logits(batch.inputs).flatten(0, 1)
-        costs = [terms.loss(logits[terms.at], terms.targets) for terms in batch.terms]
+        costs = [
+            terms.loss(logits.index_select(0, terms.at), terms.targets) for terms in batch.terms
+        ]
         # A member's weights have no part in another's cost: gradients don't meet in the sum.
         total = sum(cost @ terms.shares for cost, terms in zip(costs, batch.terms, strict=True))
         for weight in members.learned.values():
