@@ -116,7 +116,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "PaperPreset",
         "SOLAR_CELLS",
     ),
-    "genkl.records": ("load_record", "runs_to_frame", "save_record"),
+    "genkl.records": ("load_record", "runs_to_frame", "save_record", "stale_because"),
 }
 _EXPORTS: dict[str, str] = {name: module for module, names in _MODULES.items() for name in names}
 

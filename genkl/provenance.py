@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,27 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def code_fingerprints(modules: Iterable[str]) -> dict[str, str]:
+    """The `code_fingerprint` of each module on its own, by name."""
+    return {module: code_fingerprint(module) for module in modules}
+
+
+def changed_modules(fingerprints: Mapping[str, str]) -> tuple[str, ...]:
+    """Those modules whose source is no longer what it was, or no longer there.
+
+    Args:
+        fingerprints: from `code_fingerprints`, as a record kept them.
+    """
+
+    def now(module: str) -> str | None:
+        try:
+            return code_fingerprint(module)
+        except ValueError:
+            return None
+
+    return tuple(module for module, then in fingerprints.items() if now(module) != then)
 
 
 def code_fingerprint(*modules: str) -> str:

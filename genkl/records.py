@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from genkl.pipeline import Run, plain, round_to_dict, run_to_dict
-from genkl.provenance import provenance
+from genkl.provenance import changed_modules, code_fingerprints, provenance
 
 SCHEMA = 1
 
@@ -52,6 +52,7 @@ def save_record(
     runs: Iterable[Run] = (),
     tables: dict[str, pd.DataFrame] | None = None,
     settings: dict[str, Any] | None = None,
+    code: Iterable[str] = (),
     overwrite: bool = False,
 ) -> Path:
     """Write a results record: what was run, with what, where, and what came out.
@@ -62,6 +63,7 @@ def save_record(
         runs: saved with configuration, seed and every round.
         tables: measured tables that are not runs, by name.
         settings: further parameters behind the tables.
+        code: modules that made the numbers; their fingerprints are kept, for `stale_because`.
         overwrite: replace an existing file.
 
     Returns:
@@ -78,6 +80,7 @@ def save_record(
         "title": title,
         "provenance": provenance(),
         "settings": settings or {},
+        "code": code_fingerprints(code),
         "runs": [run_to_dict(run) for run in runs],
         "tables": {
             name: json.loads(table.to_json(orient="records", double_precision=15))
@@ -90,6 +93,32 @@ def save_record(
     temporary.write_text(text, "utf-8")
     os.replace(temporary, path)
     return path
+
+
+def stale_because(record: Mapping[str, Any], **settings: Any) -> tuple[str, ...]:
+    """Why a record is no longer that of the present code and settings.
+
+    Args:
+        record: from `load_record`.
+        settings: what its settings of these names should be now.
+
+    Returns:
+        Reasons in words, one for each setting that differs, and one for all code that changed;
+        none where the record is current.
+
+    Example:
+        >>> stale_because({"settings": {"seeds": [0, 1]}, "code": {}}, seeds=[0, 1, 2])
+        ('seeds is [0, 1] there and [0, 1, 2] here',)
+    """
+    there, here = record["settings"], plain(settings)
+    reasons = [
+        f"{name} is {there.get(name)} there and {value} here"
+        for name, value in here.items()
+        if there.get(name) != value
+    ]
+    if changed := changed_modules(record.get("code", {})):
+        reasons.append(f"its code has changed since: {', '.join(changed)}")
+    return tuple(reasons)
 
 
 def load_record(path: str | os.PathLike[str]) -> dict[str, Any]:
