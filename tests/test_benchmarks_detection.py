@@ -62,6 +62,33 @@ def test_a_published_threshold_is_the_methods_own():
     assert flagged["entropy"] is None
 
 
+def test_recall_stands_beside_the_share_flagged():
+    one = detection.judged("digits", 0, planted())
+    rows = detection.measure_recall(one, detection.score_all(["GenKL", "entropy"], one))
+    budgeted = [row for row in rows if "threshold" not in row]
+    assert {(row["method"], row["flagged"]) for row in budgeted} == {
+        (name, share) for name in ("GenKL", "entropy") for share in detection.FLAGGED
+    }
+    assert all(row["recall"] <= row["flagged"] / 0.25 + 1e-9 for row in budgeted)
+    assert max(row["recall"] for row in budgeted) > 0.97
+    fixed = {row["threshold"]: row["flagged"] for row in rows if row["method"] == "GenKL" and
+             "threshold" in row}  # fmt: skip
+    vectors = genkl.uniform_like_vectors(5)
+    for alpha, flagged in fixed.items():
+        mask = genkl.identify_nc(one.evidence.pred_probs, alpha, 0.1, vectors)
+        assert flagged == pytest.approx(mask.mean()), alpha
+
+
+def test_every_instance_has_one_number_of_dominant_entries():
+    one = detection.judged("digits", 0, planted())
+    rows = detection.measure_by_dominant(one, detection.score_all(["GenKL", "entropy"], one))
+    assert sum(row["instances"] for row in rows) == 400
+    assert sum(row["positives"] for row in rows) == 100
+    by_count = {row["dominant_entries"]: row["positives"] for row in rows}
+    assert by_count["3 or more"] > 90  # flat predictions have many
+    assert -1 <= rows[0]["rank_correlation"] <= 1
+
+
 def test_kinds_are_judged_apart_and_the_unknown_is_left_out():
     kinds = np.array([Kind.CORRECT, Kind.MISLABELLED, Kind.AMBIGUOUS, Kind.OOD, Kind.UNKNOWN] * 80)
     one = detection.judged("digits", 0, dataclasses.replace(planted(), kinds=kinds))
