@@ -88,6 +88,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "average_precision",
         "bootstrap_interval",
         "delong_test",
+        "mean_and_interval",
+        "over_base",
         "paired_comparison",
         "paired_over_seeds",
         "precision_recall_f1",

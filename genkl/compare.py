@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from genkl.checks import to_numpy
@@ -279,6 +280,74 @@ def paired_over_seeds(a: np.ndarray, b: np.ndarray, *, level: float = 0.95) -> O
     return OverSeeds(
         count, mean, mean - half, mean + half, higher, lower, float(sign_p), _signed_rank_p(gaps)
     )
+
+
+def over_base(
+    frame: pd.DataFrame,
+    value: str,
+    base: str,
+    *,
+    groups: Sequence[str] = (),
+    method: str = "method",
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Every method against one of them, paired by seed: `paired_over_seeds`, for a whole table.
+
+    Args:
+        frame: one row per method and seed (and group), columns ``seed``, ``method`` and value.
+        value: column to compare.
+        base: name of the method that the others are held against.
+        groups: columns, such as the data set, within which to compare.
+        method: column with the methods' names.
+        level: of the interval.
+
+    Returns:
+        One row per group and other method, columns as `OverSeeds`. Only seeds that both have
+        count, and pairs without a common seed have no row.
+
+    Raises:
+        ValueError: the base is not among the methods, or a method has two rows for one seed.
+    """
+    if base not in set(frame[method]):
+        raise ValueError(f"base is {base!r}; choose among {sorted(set(frame[method]))}")
+    rows = []
+    for key, part in frame.groupby(list(groups), sort=False) if groups else [((), frame)]:
+        if part.duplicated(["seed", method]).any():
+            raise ValueError(f"{method}s have several rows for one seed; add a column to groups")
+        wide = part.pivot(index="seed", columns=method, values=value)
+        for name in part[method].unique() if base in wide else ():
+            pair = wide[[name, base]].dropna() if name != base else wide[:0]
+            if len(pair):
+                found = paired_over_seeds(pair[name], pair[base], level=level)
+                rows.append({**dict(zip(groups, key, strict=True)), method: name, **vars(found)})
+    return pd.DataFrame(rows)
+
+
+def mean_and_interval(
+    frame: pd.DataFrame, by: str | Sequence[str], value: str, *, level: float = 0.95
+) -> pd.DataFrame:
+    """Mean over seeds and its t-interval.
+
+    Args:
+        frame: one row per setting and seed.
+        by: column or columns that name the setting.
+        value: column to average; NaN is left out.
+        level: of the interval, in (0, 1).
+
+    Returns:
+        Columns ``mean``, ``low``, ``high`` (NaN with fewer than 2 seeds) and ``seeds``; indexed
+        by setting, in order of first appearance.
+
+    Raises:
+        ValueError: a bad level.
+    """
+    from scipy.stats import t
+
+    _check_level(level)
+    groups = frame.groupby(by, sort=False)[value]
+    mean, count = groups.mean(), groups.count()
+    half = t.ppf((1 + level) / 2, (count - 1).clip(lower=1)) * groups.std(ddof=1) / count**0.5
+    return pd.DataFrame({"mean": mean, "low": mean - half, "high": mean + half, "seeds": count})
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ import math
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +21,8 @@ from genkl.compare import (
     average_precision,
     bootstrap_interval,
     delong_test,
+    mean_and_interval,
+    over_base,
     paired_comparison,
     paired_over_seeds,
     precision_recall_f1,
@@ -358,6 +362,45 @@ def test_delong_without_variance():
     assert (opposite.difference, opposite.z, opposite.p_value) == (1, math.inf, 0)
 
 
+# -- tables -------------------------------------------------------------------------------------
+
+
+def table_of(seeds=5, gap=0.1):
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {"case": case, "seed": seed, "method": method, "auroc": level + shift + extra}
+        for case, level in (("easy", 0.8), ("hard", 0.6))
+        for seed, extra in enumerate(rng.normal(0, 0.2, seeds))
+        for method, shift in (("base", 0.0), ("other", gap))
+    )
+
+
+def test_a_whole_table_is_paired_by_seed():
+    frame = table_of()
+    found = over_base(frame, "auroc", "base", groups=["case"])
+    assert list(found["case"]) == ["easy", "hard"]
+    assert list(found["method"]) == ["other", "other"]
+    assert np.allclose(found["difference"], 0.1)  # the seeds' own ups and downs cancel
+    assert (found["low"] > 0.099).all()
+    without = frame.drop(index=frame[(frame.seed == 2) & (frame.method == "base")].index)
+    assert set(over_base(without, "auroc", "base", groups=["case"])["seeds"]) == {4}
+    whole = over_base(frame[frame["case"] == "easy"], "auroc", "base")
+    assert whole["difference"].item() == pytest.approx(0.1)
+
+
+def test_means_have_t_intervals():
+    frame = table_of()
+    table = mean_and_interval(frame, ["case", "method"], "auroc")
+    values = frame.loc[(frame["case"] == "easy") & (frame["method"] == "base"), "auroc"]
+    expected = scipy.stats.t.interval(0.95, 4, values.mean(), scipy.stats.sem(values))
+    assert np.allclose(table.loc[("easy", "base"), ["low", "high"]].astype(float), expected)
+    assert list(table.index) == [("easy", "base"), ("easy", "other"), ("hard", "base"),
+                                 ("hard", "other")]  # fmt: skip
+    one = mean_and_interval(frame[frame.seed == 0], ["case", "method"], "auroc")
+    assert one["low"].isna().all()
+    assert (one["seeds"] == 1).all()
+
+
 # -- refusals -------------------------------------------------------------------------------------
 
 S, T = np.arange(4.0), np.array([True, False, True, False])
@@ -384,6 +427,9 @@ S, T = np.arange(4.0), np.array([True, False, True, False])
         (lambda: paired_over_seeds(S, S, level=0), "level is 0"),
         (lambda: delong_test(S, S, np.arange(4) < 1), "1 non-conforming and 3 conforming"),
         (lambda: delong_test(S, S[:3], T), "scores_b has shape"),
+        (lambda: over_base(table_of(), "auroc", "best"), "base is 'best'; choose among"),
+        (lambda: over_base(table_of(), "auroc", "base"), "several rows for one seed"),
+        (lambda: mean_and_interval(table_of(), "case", "auroc", level=2), "level is 2"),
     ],
 )
 def test_bad_input_is_refused(call, message):

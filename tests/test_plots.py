@@ -182,3 +182,41 @@ def test_photographs_are_shown_whole_whatever_their_shape():
     assert (shown[0][:7] == 255).all()
     assert (shown[0][8:12] == 0).all()
     plt.close(figure)
+
+
+def test_differences_to_a_base_have_a_row_per_data_set_and_a_zero_line(ax):
+    frame = pd.DataFrame(
+        {"case": ["digits", "clothes"] * 2, "method": ["GenKL"] * 2 + ["GenKL auto"] * 2,
+         "difference": [-0.1, 0.2, 0.0, 0.1], "low": [-0.2, 0.1, -0.1, 0.0],
+         "high": [0.0, 0.3, 0.1, 0.2]}
+    )  # fmt: skip
+    plots.plot_over_base(ax, frame, "case", "AUROC less entropy's")
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["clothes", "digits"]
+    assert any(np.allclose(line.get_xdata(), 0) for line in ax.get_lines())
+    drawn = np.concatenate([line.get_xdata() for line in ax.get_lines()])
+    assert set(frame["difference"]) <= set(np.round(drawn, 6))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["GenKL", "GenKL auto"]
+
+
+def test_the_grid_of_scores_shows_every_number_and_leaves_out_what_is_missing(ax):
+    table = pd.DataFrame({"digits": [0.9, np.nan], "clothes": [0.5, 0.4]}, index=["A", "B"])
+    plots.plot_score_grid(ax, table)
+    assert sorted(text.get_text() for text in ax.texts) == ["0.40", "0.50", "0.90"]
+
+
+def test_recall_is_held_against_chance_and_the_best_there_is(ax):
+    frame = pd.DataFrame({"method": "GenKL", "seed": 0, "flagged": [0.1, 0.5], "recall": [0.3, 1]})
+    plots.plot_recall(ax, frame, ["GenKL"], prevalence=0.2)
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    assert np.allclose(lines["at random"].get_xydata(), [[0, 0], [0.5, 0.5]])
+    assert np.allclose(lines["at best"].get_xydata(), [[0, 0], [0.2, 1], [0.5, 1]])
+    assert np.allclose(lines["GenKL"].get_xydata(), [[0.1, 0.3], [0.5, 1]])
+
+
+def test_a_condition_keeps_the_order_of_its_values(ax):
+    frame = pd.DataFrame(
+        {"value": [10, 1, 10, 1], "method": "GenKL", "auroc": [0.8, 0.6, 0.9, 0.7]}
+    )
+    plots.plot_condition(ax, frame, ["GenKL"], "models")
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["10", "1"]
+    assert np.allclose(ax.get_lines()[0].get_ydata(), [0.85, 0.65])

@@ -7,6 +7,7 @@ them, or makes a figure and returns that.
 
 from genkl.plots.choosing import plot_alpha_paths, plot_flag_rates
 from genkl.plots.data import plot_class_counts, plot_noise_matrix, plot_photographs
+from genkl.plots.detection import plot_condition, plot_over_base, plot_recall, plot_score_grid
 from genkl.plots.instances import (
     plot_flagged_by_threshold,
     plot_images,
@@ -66,6 +67,7 @@ __all__ = [
     "plot_alpha_paths",
     "plot_by_count",
     "plot_class_counts",
+    "plot_condition",
     "plot_flag_rates",
     "plot_flagged_by_threshold",
     "plot_growth",
@@ -73,13 +75,16 @@ __all__ = [
     "plot_level",
     "plot_methods",
     "plot_noise_matrix",
+    "plot_over_base",
     "plot_overlaps",
     "plot_peak_band",
     "plot_photographs",
     "plot_processes",
+    "plot_recall",
     "plot_roc",
     "plot_role_losses",
     "plot_rounds",
+    "plot_score_grid",
     "plot_scores_by_kind",
     "plot_simplex_members",
     "plot_simplex_paths",
