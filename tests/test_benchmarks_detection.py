@@ -126,7 +126,7 @@ def test_combinations_are_held_against_what_they_add_to():
     rows = {r["method"]: r for r in detection.measure_combinations(one, scored, 100)
             if r["kind"] == "NC"}  # fmt: skip
     assert rows["KNN + entropy"]["added_low"] > 0.03
-    assert rows["KNN + entropy"]["over"] == "KNN"
+    assert rows["KNN + entropy"]["over"] == "entropy"
     assert abs(rows["entropy + GenKL"]["added"]) < 0.05
     assert "entropy + GenKL invariant" not in rows  # it wasn't asked for
 
