@@ -186,6 +186,7 @@ def gather(name: str, seed: int, **changes: Any) -> Gathered:
 
 def _gather(case: Case, seed: int) -> Gathered:
     dataset, truth = _load(case, seed)
+    dataset = replace(dataset, test=dataset.test.take(np.arange(1)))  # nobody looks at it here
     second = dataset.map_splits(_second_view)
     if case.pixels is not None:
         dataset, second = (
