@@ -177,6 +177,60 @@ def symmetric_cross_entropy(
     return a * -(targets * log_probs).sum(dim=1) + b * reverse
 
 
+def soft_bootstrapping(logits: Tensor, targets: Tensor, *, beta: float = 0.95) -> Tensor:
+    r"""Cross-entropy against label and prediction together,
+    :math:`-\sum_j (\beta t_j + (1 - \beta) \sigma(z)_j) \log \sigma(z)_j`.
+
+    That is :math:`\beta` times the cross-entropy plus :math:`1 - \beta` times the entropy of the
+    softmax: the gradient flows through both, as in entropy minimisation.
+
+    Args:
+        logits: z, shape (B, k).
+        targets: t, shape (B, k); each row sums to 1, see `on_normalized`.
+        beta: the label's share, in [0, 1]; 1 is cross-entropy. The paper's is 0.95.
+
+    Returns:
+        Shape (B,), in nats.
+
+    Raises:
+        ValueError: beta outside [0, 1].
+
+    Source: :cite:t:`reed2015training`, equation 6 there.
+    """
+    _check_share(beta)
+    log_probs = F.log_softmax(logits, dim=1)
+    return -((beta * targets + (1 - beta) * log_probs.exp()) * log_probs).sum(dim=1)
+
+
+def hard_bootstrapping(logits: Tensor, targets: Tensor, *, beta: float = 0.8) -> Tensor:
+    r"""Cross-entropy against label and predicted class together,
+    :math:`-\sum_j (\beta t_j + (1 - \beta) [j = c]) \log \sigma(z)_j`,
+    :math:`c = \arg\max_j z_j`.
+
+    Args:
+        logits: z, shape (B, k).
+        targets: t, shape (B, k); each row sums to 1, see `on_normalized`.
+        beta: the label's share, in [0, 1]; 1 is cross-entropy. The paper's is 0.8.
+
+    Returns:
+        Shape (B,), in nats.
+
+    Raises:
+        ValueError: beta outside [0, 1].
+
+    Source: :cite:t:`reed2015training`, equation 7 there.
+    """
+    _check_share(beta)
+    log_probs = F.log_softmax(logits, dim=1)
+    of_label = (targets * log_probs).sum(dim=1)
+    return -(beta * of_label + (1 - beta) * log_probs.amax(dim=1))
+
+
+def _check_share(beta: float) -> None:
+    if not 0 <= beta <= 1:
+        raise ValueError(f"beta is {beta}; state the label's share in [0, 1]; 1 is cross-entropy")
+
+
 ROW_LOSSES: Mapping[str, RowLoss] = MappingProxyType(
     {
         "ce": soft_cross_entropy,

@@ -5,9 +5,11 @@ from genkl.pipeline.folder import RunFolder, plain
 from genkl.pipeline.iteration import (
     BASELINES,
     PUBLISHED_RUN,
+    Lesson,
     pretrain_models,
     run_baseline,
     run_genkl,
+    run_once,
 )
 from genkl.pipeline.log import read_log
 from genkl.pipeline.result import Round, Run, round_to_dict, run_to_dict
@@ -25,6 +27,7 @@ __all__ = [
     "Decision",
     "GenKLConfig",
     "IdentifyRule",
+    "Lesson",
     "Round",
     "Run",
     "RunFolder",
@@ -37,5 +40,6 @@ __all__ = [
     "round_to_dict",
     "run_baseline",
     "run_genkl",
+    "run_once",
     "run_to_dict",
 ]

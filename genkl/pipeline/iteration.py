@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from genkl.evaluate import accuracy
 from genkl.losses import PAPER_LOSSES, RowLoss
 from genkl.models import ModelFactory, default_model
 from genkl.pipeline.config import GenKLConfig
-from genkl.pipeline.folder import RunFolder, describe, identity_of
+from genkl.pipeline.folder import RunFolder, describe, identity_of, plain
 from genkl.pipeline.log import RunBar, RunLog
 from genkl.pipeline.members import Setting, pretrain_members, ready_to_learn, train_members
 from genkl.pipeline.result import Round, Run, choosing_accuracy, round_to_dict, run_to_dict
@@ -94,6 +94,7 @@ def run_genkl(
     published_behaviour: Published = Published.NONE,
     stop_early: bool = True,
     method: str = "GenKL",
+    settings: Mapping[str, Any] | None = None,
     engine: Engine | str = "auto",
     run_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -127,6 +128,7 @@ def run_genkl(
             on, and a predictor of yours is as pre-trained as it is.
         stop_early: False runs all ``max_rounds``, to look at what stopping prevents.
         method: name in the record.
+        settings: what was changed in the configuration, by name, for the record.
         engine: device, processes, precision; a device's name ("auto", "cpu", "cuda") stands for
             one.
         run_dir: folder that keeps everything, finished models, predictions, logs, and the phase in
@@ -209,7 +211,7 @@ def run_genkl(
                 best_models = tuple(models)
             elif stop_early:
                 break
-        return _finish(setting, method, rounds, best_models)
+        return _finish(setting, method, rounds, best_models, settings)
 
 
 def run_baseline(
@@ -227,6 +229,8 @@ def run_baseline(
     progress: bool = True,
 ) -> Run:
     """Train with plain cross-entropy, for comparison, in as many steps as a GenKL round.
+
+    Further methods to compare with are `genkl.run_method`'s.
 
     Args:
         dataset: see `load_dataset`.
@@ -247,25 +251,108 @@ def run_baseline(
         ValueError: unknown method; the message lists the known ones.
     """
     check_choice("baseline", method, BASELINES)
-    engine = as_engine(engine)
     if method != "given labels":
         dataset.require("clean")
-    dataset = ready_to_learn(dataset, config, make_model, backbone, engine, progress)
+
+    def teach(setting: Setting) -> Lesson:
+        if method == "clean set alone":
+            return Lesson(setting.clean)
+        return Lesson(setting.clean + setting.as_given)
+
+    return run_once(
+        dataset,
+        config,
+        method,
+        teach,
+        finetune=method.endswith("fine-tuning"),
+        seed=seed,
+        make_model=make_model,
+        backbone=backbone,
+        engine=engine,
+        run_dir=run_dir,
+        resume=resume,
+        checkpoint_every=checkpoint_every,
+        progress=progress,
+    )
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the models of a run of one round learn from, and how.
+
+    Attributes:
+        examples: inputs, targets and roles; the rows of all roles weigh alike if they share one.
+        losses: row loss of each role.
+        mixup_alpha: see `mixup`; 0 is off.
+        facts: what was done to the given labels, as figures for the record.
+    """
+
+    examples: Examples
+    losses: Mapping[Role, RowLoss] = field(default_factory=lambda: PAPER_LOSSES)
+    mixup_alpha: float = 0.0
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+
+def run_once(
+    dataset: NoisyDataset,
+    config: GenKLConfig,
+    method: str,
+    teach: Callable[[Setting], Lesson],
+    *,
+    finetune: bool = True,
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    make_model: ModelFactory = default_model,
+    backbone: Backbone | str | None = "auto",
+    engine: Engine | str = "auto",
+    run_dir: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    checkpoint_every: int = 500,
+    progress: bool = True,
+) -> Run:
+    """Train on what a method makes of a data set, in as many steps as a GenKL round.
+
+    Args:
+        dataset: see `load_dataset`; its clean split may be empty if the method can do without.
+        config: its ``train`` and ``finetune`` phases and ``ensemble`` are used. Nothing but the
+            clean split counts as clean: ``clean_threshold`` is left out.
+        method: name in the record.
+        teach: decides what is learned from; may train models of its own before.
+        finetune: whether the models are fine-tuned on the clean split (if there is any).
+        settings: of the method, for the record.
+        seed, make_model, backbone, engine, run_dir, resume, checkpoint_every, progress: see
+            `run_genkl`.
+
+    Returns:
+        A record with a single round.
+
+    Raises:
+        ValueError: an empty validation or test split, or a run_dir with another run.
+        FileExistsError: a run_dir that is in use, without resume.
+        FloatingPointError: training diverged.
+    """
+    engine = as_engine(engine)
+    dataset = ready_to_learn(
+        dataset, config, make_model, backbone, engine, progress, needs=("validation", "test")
+    )
     start = time.perf_counter()
-    if not method.endswith("fine-tuning"):
+    config = replace(config, clean_threshold=None)
+    if not finetune or len(dataset.clean) == 0:
         config = replace(config, finetune=replace(config.finetune, steps=0))
     setting = Setting(dataset, config, seed, make_model, PAPER_LOSSES, engine)
-    examples = setting.clean
-    if method != "clean set alone":
-        examples = examples + Examples.clean(dataset.noisy, dataset.num_classes)
+    identity = {} if settings is None else {"settings": plain(dict(settings))}
     total = config.ensemble * (config.train.steps + config.finetune.steps)
-    with _kept(setting, method, {}, run_dir, resume, checkpoint_every, total, progress):
-        members = train_members(setting, examples, 0, weights=(1.0, 1.0, 1.0), mixup_alpha=0.0)
+    with _kept(setting, method, identity, run_dir, resume, checkpoint_every, total, progress):
+        lesson = teach(setting)
+        setting.losses = lesson.losses
+        members = train_members(
+            setting, lesson.examples, 0, weights=(1.0, 1.0, 1.0), mixup_alpha=lesson.mixup_alpha
+        )
         models = [model for model, _ in members]
         fits = [fitted for _, fitted in members]
         seconds = time.perf_counter() - start
-        only = _round(setting, 1, models, fits, examples, seconds=seconds)
-        return _finish(setting, method, [only], tuple(models))
+        only = _round(setting, 1, models, fits, lesson.examples, seconds=seconds)
+        return _finish(setting, method, [only], tuple(models), settings, lesson.facts)
 
 
 @contextmanager
@@ -369,7 +456,12 @@ def _round(
 
 
 def _finish(
-    setting: Setting, method: str, rounds: list[Round], models: tuple[nn.Module, ...]
+    setting: Setting,
+    method: str,
+    rounds: list[Round],
+    models: tuple[nn.Module, ...],
+    settings: Mapping[str, Any] | None = None,
+    facts: Mapping[str, float] | None = None,
 ) -> Run:
     run = Run(
         method,
@@ -381,6 +473,8 @@ def _finish(
         models,
         setting.published,
         setting.dataset.features,
+        dict(settings or {}),
+        dict(facts or {}),
     )
     if setting.folder is not None:
         setting.folder.keep_values("record", run_to_dict(run))

@@ -93,6 +93,10 @@ class RunBar:
         self.bar = tqdm(total=total, desc=description, unit="step", disable=not shown)
         self.facts: dict[str, str] = {}
 
+    def expect(self, count: int) -> None:
+        """So many more steps will be taken than was said at first."""
+        self.bar.total += count
+
     def steps(self, count: int) -> None:
         """So many steps were taken, or found done."""
         self.bar.update(count)

@@ -81,6 +81,11 @@ class Setting:
         return Examples.clean(self.dataset.clean, self.dataset.num_classes)
 
     @property
+    def as_given(self) -> Examples:
+        """The noisy split, its given labels taken at their word."""
+        return Examples.clean(self.dataset.noisy, self.dataset.num_classes)
+
+    @property
     def selects_clean(self) -> bool:
         """Whether the network's own belief stands in for a clean set."""
         return self.config.clean_threshold is not None
@@ -207,7 +212,9 @@ class Setting:
             self.folder.save_model(unit, model, fits)
 
 
-def pretrain_members(setting: Setting, count: int) -> list[nn.Module]:
+def pretrain_members(
+    setting: Setting, count: int, *, examples: Examples | None = None, name: str = "pretrain"
+) -> list[nn.Module]:
     """The first predictor: models trained on the clean set, or on all given labels.
 
     Those that have finished are read; the others are trained, see `Setting.fit_members`.
@@ -215,19 +222,20 @@ def pretrain_members(setting: Setting, count: int) -> list[nn.Module]:
     Args:
         setting: of the run.
         count: how many.
+        examples: what to train on instead.
+        name: what the models are kept as, with their number.
 
     Returns:
         The models, each at its best validated step.
     """
     phase = setting.config.pretrain
-    units = [f"pretrain-model-{member}" for member in range(count)]
+    units = [f"{name}-model-{member}" for member in range(count)]
     models = [setting.new_model(0, member) for member in range(count)]
     rest = [m for m in range(count) if setting.kept(units[m], models[m], phase.steps) is None]
     if not rest:
         return models
-    examples = setting.clean
-    if setting.selects_clean:
-        examples = examples + Examples.clean(setting.dataset.noisy, setting.dataset.num_classes)
+    if examples is None:
+        examples = setting.clean + setting.as_given if setting.selects_clean else setting.clean
     fits = setting.fit_members(
         [units[member] for member in rest],
         [models[member] for member in rest],
@@ -348,15 +356,23 @@ def ready_to_learn(
     backbone: Backbone | str | None,
     engine: Engine,
     progress: bool = True,
+    needs: Sequence[str] | None = None,
 ) -> NoisyDataset:
     """The data set with inputs that a network takes: images, or frozen features of them.
+
+    Args:
+        dataset, config, make_model, backbone, engine, progress: see `genkl.run_genkl`.
+        needs: splits that must not be empty; None for those that a run of GenKL needs.
 
     Raises:
         ValueError: a split is missing, a backbone's name without a backbone, or images on disk
             without transforms.
     """
-    needed = ("validation", "test") if config.clean_threshold else ("clean", "validation", "test")
-    dataset.require(*needed)
+    if needs is None:
+        needs = (
+            ("validation", "test") if config.clean_threshold else ("clean", "validation", "test")
+        )
+    dataset.require(*needs)
     inputs = dataset.noisy.inputs
     if backbone == "auto":
         photographs = isinstance(inputs, Images) or inputs.dtype == torch.uint8

@@ -69,6 +69,8 @@ class Run:
         published_behaviour: what it did as the published scripts do.
         features: name of the frozen backbone whose features it learned from; None for inputs as
             the data set has them.
+        settings: the method's own, and what was changed in the configuration for it.
+        facts: what the method did to the given labels before training, as figures.
     """
 
     method: str
@@ -80,6 +82,8 @@ class Run:
     models: tuple[nn.Module, ...] = field(default=(), repr=False)
     published_behaviour: Published = Published.NONE
     features: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, float] = field(default_factory=dict)
 
     @property
     def best(self) -> Round:
@@ -108,6 +112,8 @@ def run_to_dict(run: Run) -> dict[str, Any]:
         "seed": run.seed,
         "clean_labels": run.clean_labels,
         "features": run.features,
+        "settings": run.settings,
+        "facts": run.facts,
         "config": dataclasses.asdict(run.config),
         "published_behaviour": [switch.name for switch in run.published_behaviour],
         "best_round": run.best.index,

@@ -1,0 +1,221 @@
+"""What is known before training? Predictions and neighbours, made when a method asks for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from genkl.backbones import Backbone
+from genkl.baselines.neighbors import nearest_neighbors
+from genkl.data import NoisyDataset
+from genkl.engine import Engine, as_engine
+from genkl.losses import PAPER_LOSSES
+from genkl.models import ModelFactory, default_model
+from genkl.pipeline import GenKLConfig
+from genkl.pipeline.members import Setting, pretrain_members, ready_to_learn
+from genkl.train import Examples
+
+FOLDS = 5
+
+
+class Groundwork:
+    """Predictions and neighbours that methods start from, each made once, when it is asked for.
+
+    Methods that are run with the same data, seed and pre-training share what they have in common:
+    build one with `prepare` and pass it to every `run_method`. It changes nothing but the time.
+
+    Args:
+        setting: of a run.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self._made: dict[str, Any] = {}
+
+    @staticmethod
+    def prepare(
+        dataset: NoisyDataset,
+        config: GenKLConfig,
+        *,
+        seed: int = 0,
+        make_model: ModelFactory = default_model,
+        backbone: Backbone | str | None = "auto",
+        engine: Engine | str = "auto",
+    ) -> Groundwork:
+        """Groundwork to be shared by runs with the same arguments; nothing is computed yet.
+
+        Args:
+            dataset, config, seed, make_model, backbone, engine: see `run_method`.
+
+        Returns:
+            Groundwork whose ``dataset`` holds what the models see, such as features.
+        """
+        engine = as_engine(engine)
+        dataset = ready_to_learn(
+            dataset, config, make_model, backbone, engine, needs=("validation",)
+        )
+        return Groundwork(Setting(dataset, config, seed, make_model, PAPER_LOSSES, engine))
+
+    @property
+    def dataset(self) -> NoisyDataset:
+        """What the models see."""
+        return self.setting.dataset
+
+    @property
+    def is_clean_empty(self) -> bool:
+        """Whether nothing is verified."""
+        return len(self.dataset.clean) == 0
+
+    def check_fits(self, setting: Setting) -> None:
+        """Refuse a run that this was not made for.
+
+        Raises:
+            ValueError: another seed, other pre-training, other networks, or other data.
+        """
+        ours, theirs = self.setting, setting
+        pairs = {
+            "seed": (ours.seed, theirs.seed),
+            "config.pretrain": (ours.config.pretrain, theirs.config.pretrain),
+            "config.first_ensemble": (ours.config.first_ensemble, theirs.config.first_ensemble),
+            "make_model": (ours.make_model, theirs.make_model),
+        }
+        for name, (mine, other) in pairs.items():
+            if mine != other:
+                raise ValueError(
+                    f"groundwork was prepared with {name} = {mine!r}, and now it is {other!r}; "
+                    "prepare one for each, see Groundwork.prepare"
+                )
+        for name in ("clean", "noisy", "validation"):
+            mine, other = (getattr(one.dataset, name) for one in (ours, theirs))
+            if mine.inputs is not other.inputs or not mine.labels.equal(other.labels):
+                raise ValueError(
+                    f"groundwork was prepared for another {name} split; pass groundwork.dataset "
+                    "as the data set"
+                )
+
+    def predictor(self) -> list[nn.Module]:
+        """GenKL's first predictor: models trained on the clean split alone."""
+        return self._once(
+            "predictor",
+            lambda: self._train(self.setting.config.first_ensemble, self.setting.clean, "pretrain"),
+        )
+
+    def views(self) -> np.ndarray:
+        """Two predictions for every noisy instance, by different models, shape (2, N, k).
+
+        The even and the odd models of `predictor`; where nothing is verified, two rounds of
+        `held_out_probs`.
+
+        Raises:
+            ValueError: a single model.
+        """
+        return self._once("views", self._views)
+
+    def _views(self) -> np.ndarray:
+        if self.is_clean_empty:
+            return np.stack([self.held_out_probs(0), self.held_out_probs(1)])
+        models = self.predictor()
+        if len(models) < 2:
+            raise ValueError(
+                "config.first_ensemble is 1, and two predictions are compared; use 2 or more"
+            )
+        predict, noisy = self.setting.predict, self.dataset.noisy
+        return np.stack([predict(models[which::2], noisy) for which in (0, 1)])
+
+    def noisy_probs(self) -> np.ndarray:
+        """Averaged predictions for the noisy split by models that did not learn from it, (N, k)."""
+        if self.is_clean_empty:
+            return self.held_out_probs()
+        return self._once(
+            "noisy", lambda: self.setting.predict(self.predictor(), self.dataset.noisy)
+        )
+
+    def held_out_probs(self, repeat: int = 0) -> np.ndarray:
+        """Predictions of the given label by models that saw only others, shape (N, k).
+
+        The noisy split is divided into five parts, with a share of every label in each; a model
+        learns the labels of four, and of the clean split, and predicts the fifth.
+
+        Args:
+            repeat: number of the division.
+        """
+        return self._once(f"held out {repeat}", lambda: self._held_out_probs(repeat))
+
+    def _held_out_probs(self, repeat: int) -> np.ndarray:
+        setting, noisy = self.setting, self.dataset.noisy
+        parts = divide(noisy.labels.numpy(), FOLDS, seed=setting.seed_of(0, repeat, 3))
+        given, probs = setting.as_given, np.empty((len(noisy), self.dataset.num_classes))
+        for part in np.unique(parts):
+            held_out = parts == part
+            learned = setting.clean + given.take(np.flatnonzero(~held_out))
+            (model,) = self._train(1, learned, f"division-{repeat}-part-{part}")
+            probs[held_out] = setting.predict([model], noisy.take(np.flatnonzero(held_out)))
+        return probs
+
+    def given_label_probs(self) -> np.ndarray:
+        """What models that learned the noisy split's labels predict for the clean split, (m, k)."""
+        return self._once("given", self._given_label_probs)
+
+    def _given_label_probs(self) -> np.ndarray:
+        count = self.setting.config.first_ensemble
+        models = self._train(count, self.setting.as_given, "given-labels")
+        return self.setting.predict(models, self.dataset.clean)
+
+    def neighbors(self, count: int) -> np.ndarray:
+        """Nearest neighbours of the noisy instances, shape (N, count), in clean and noisy together.
+
+        Args:
+            count: of each; fewer are read off more that are known.
+
+        Raises:
+            ValueError: images on disk, or more neighbours than instances.
+        """
+        known = self._made.get("neighbors")
+        if known is None or known.shape[1] < count:
+            known = self._made["neighbors"] = self._neighbors(count)
+        return known[:, :count]
+
+    def _neighbors(self, count: int) -> np.ndarray:
+        everything: Examples = self.setting.clean + self.setting.as_given
+        if not isinstance(everything.inputs, Tensor):
+            raise ValueError(
+                f"the inputs of {self.dataset.name} are images on disk, and neighbours are looked "
+                "for among features; pass a backbone, or genkl.featurize(dataset) first"
+            )
+        return nearest_neighbors(
+            self.dataset.noisy.inputs,
+            everything.inputs,
+            count,
+            start=len(self.dataset.clean),
+            device=str(self.setting.engine.device),
+        )
+
+    def _train(self, count: int, examples: Examples, name: str) -> list[nn.Module]:
+        if self.setting.bar is not None:
+            self.setting.bar.expect(count * self.setting.config.pretrain.steps)
+        return pretrain_members(self.setting, count, examples=examples, name=name)
+
+    def _once(self, name: str, make: Any) -> Any:
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
+
+def divide(labels: np.ndarray, parts: int, *, seed: int) -> np.ndarray:
+    """Divide instances into parts of about the same size, with a share of every label in each.
+
+    Args:
+        labels: shape (N,).
+        parts: how many.
+        seed: of the division.
+
+    Returns:
+        The part of each instance, shape (N,), 0..parts-1.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    part = np.empty(len(labels), dtype=np.int64)
+    part[order] = np.arange(len(labels)) % parts
+    return part

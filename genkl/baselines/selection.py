@@ -1,0 +1,170 @@
+"""Which given labels are believed? Selections as Jo-SRC and DSOS make them, and confident learning.
+
+A selection gives every noisy instance a target distribution, or leaves it out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import beta as beta_distribution
+
+from genkl.detectors.evidence import Evidence, import_extra
+from genkl.detectors.labels import DSOS, jensen_shannon
+
+MIXTURE_STEPS = 50
+INSIDE = 1e-4
+"""How far from 0 and 1 a Beta distribution is fitted: its density is infinite there."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What becomes of N given labels.
+
+    Attributes:
+        targets: distributions to learn, shape (N, k).
+        is_kept: boolean, shape (N,): whether the instance is learned from at all.
+        is_believed: boolean, shape (N,): whether its given label is.
+    """
+
+    targets: np.ndarray
+    is_kept: np.ndarray
+    is_believed: np.ndarray
+
+    def facts(self) -> dict[str, float]:
+        """Shares of the noisy split: whose label is believed, who is left out, who is changed."""
+        return {
+            "believed": float(self.is_believed.mean()),
+            "left out": float((~self.is_kept).mean()),
+            "changed": float((self.is_kept & ~self.is_believed).mean()),
+        }
+
+
+def select_by_jo_src(
+    views: np.ndarray, given_labels: np.ndarray, tau_clean: float = 0.75
+) -> Selection:
+    r"""Believe likely labels, replace those that two views contradict, give up on the others.
+
+    With q the mean of two views' predictions, y the given label, and the likelihood of being clean
+    :math:`P = 1 - JS(q, y)`: where :math:`P \ge \tau` the given label is believed; elsewhere the
+    instance learns q if both views predict the same class ("in-distribution"), and the uniform
+    vector otherwise ("out-of-distribution").
+
+    Differences from the paper, which selects in every batch anew and adds a consistency loss: the
+    views are two halves of an ensemble, not two augmentations (features have none), and the
+    selection is made once, before training.
+
+    Args:
+        views: two averaged predictions, shape (2, N, k).
+        given_labels: y, shape (N,).
+        tau_clean: :math:`\tau` in [0, 1].
+
+    Returns:
+        The selection; all are kept.
+
+    Source: :cite:t:`yao2021josrc`.
+    """
+    pred_probs = views.mean(axis=0)
+    num_classes = pred_probs.shape[1]
+    given = np.eye(num_classes)[given_labels]
+    believed = 1 - jensen_shannon(pred_probs, given) >= tau_clean
+    consistent = views[0].argmax(axis=1) == views[1].argmax(axis=1)
+    targets = np.where(consistent[:, None], pred_probs, 1 / num_classes)
+    targets[believed] = given[believed]
+    return Selection(targets, np.ones(len(targets), dtype=bool), believed)
+
+
+def select_by_dsos(
+    pred_probs: np.ndarray, given_labels: np.ndarray, threshold: float = math.log(2)
+) -> Selection:
+    r"""Believe labels of low collision entropy; soften the others by how far out they lie.
+
+    The collision entropy :math:`-\log \sum_j m_j^2` of :math:`m = \tfrac12 (q + y)` is 0 for a sure
+    prediction of the given label y, log 2 for a sure one of another class, and more for an unsure
+    one. Labels below the threshold are believed. Two Beta distributions are fitted to the others;
+    with v the posterior of the upper one ("out of distribution"), an instance learns
+    :math:`(1 - v)\, q + v\, u`, u uniform.
+
+    Differences from the paper, which learns the detection metric in the course of training and
+    adds an entropy regulariser: the selection is made once, before training.
+
+    Args:
+        pred_probs: averaged predictions q, shape (N, k).
+        given_labels: y, shape (N,).
+        threshold: in nats; the paper's is log 2.
+
+    Returns:
+        The selection; all are kept.
+
+    Source: :cite:t:`albert2022addressing`.
+    """
+    entropy = DSOS.score(Evidence(pred_probs, given_labels=given_labels))
+    num_classes = pred_probs.shape[1]
+    believed = entropy < threshold
+    outside = np.zeros(len(entropy))
+    outside[~believed] = upper_component(entropy[~believed])
+    softened = (1 - outside)[:, None] * pred_probs + (outside / num_classes)[:, None]
+    targets = np.where(believed[:, None], np.eye(num_classes)[given_labels], softened)
+    return Selection(targets, np.ones(len(targets), dtype=bool), believed)
+
+
+def select_by_confident_learning(
+    pred_probs: np.ndarray, given_labels: np.ndarray, filter_by: str = "prune_by_noise_rate"
+) -> Selection:
+    """Leave out what cleanlab calls a label issue.
+
+    Args:
+        pred_probs: of instances that the predictor did not learn from, shape (N, k).
+        given_labels: shape (N,).
+        filter_by: rule of ``cleanlab.filter.find_label_issues``.
+
+    Returns:
+        The selection: one-hot targets of the given labels, without the issues.
+
+    Raises:
+        ModuleNotFoundError: without the extra ``benchmark``.
+
+    Source: :cite:t:`northcutt2021confident`.
+    """
+    issues = import_extra("cleanlab.filter").find_label_issues(
+        given_labels, np.clip(pred_probs, 0, 1), filter_by=filter_by, n_jobs=1
+    )
+    return Selection(np.eye(pred_probs.shape[1])[given_labels], ~issues, ~issues)
+
+
+def upper_component(values: np.ndarray) -> np.ndarray:
+    """Posterior of the upper of two Beta distributions that are fitted to values.
+
+    Expectation maximisation, with moments for the maximisation. Values are first scaled so that
+    they run from 0 to 1.
+
+    Args:
+        values: shape (N,).
+
+    Returns:
+        Shape (N,), in [0, 1]; 0 where there are fewer than two different values.
+
+    Source: as :cite:t:`albert2022addressing` have it from earlier work on the loss.
+    """
+    if len(values) == 0 or np.ptp(values) == 0:
+        return np.zeros(len(values))
+    scaled = (values - values.min()) / np.ptp(values)
+    scaled = np.clip(scaled, INSIDE, 1 - INSIDE)
+    posterior = (scaled > np.median(scaled)).astype(np.float64)
+    posterior = np.clip(posterior, 0.05, 0.95)
+    for _ in range(MIXTURE_STEPS):
+        weights = np.stack([1 - posterior, posterior])
+        density = np.stack([weight.mean() * _beta_density(scaled, weight) for weight in weights])
+        posterior = density[1] / np.maximum(density.sum(axis=0), np.finfo(float).tiny)
+    return posterior
+
+
+def _beta_density(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Density of the Beta distribution with the weighted mean and variance of the values."""
+    total = max(weights.sum(), np.finfo(float).tiny)
+    mean = float(weights @ values / total)
+    variance = max(float(weights @ np.square(values - mean) / total), INSIDE**2)
+    concentration = max(mean * (1 - mean) / variance - 1, INSIDE)
+    return beta_distribution.pdf(values, mean * concentration, (1 - mean) * concentration)
