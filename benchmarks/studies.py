@@ -1,0 +1,501 @@
+"""What is learned from, and what is changed? Every run of the end-to-end benchmark, as a cell.
+
+A *cell* is one run: a study, a data set, a seed, and what is changed. `benchmarks.learning` runs
+them. Methods choose their own settings on validation splits of seeds that no table uses, four
+candidates each; the ablations change one piece of GenKL at a time.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import genkl
+from genkl.baselines import METHODS, Groundwork, run_method
+from genkl.data import NoisyDataset, Truth
+from genkl.data.base import NON_CONFORMING
+from genkl.data.registry import DATASETS
+from genkl.data.sources import is_present
+from genkl.detectors import DETECTORS, Evidence
+from genkl.pipeline import Decision, GenKLConfig, Run, divergence_rule, entropy_rule, flag_nothing
+from genkl.published import Published
+from genkl.relabel import Relabelled, Role, relabel_instances
+from genkl.sweep import Cell
+
+SEEDS = (0, 1, 2, 3, 4)
+SEARCH_SEEDS = (100, 101)
+"""Their validation splits choose settings; no table uses them. Where a network is trained in full
+or validation is large, the first one does."""
+MODULES = (
+    "genkl.backbones", "genkl.baselines", "genkl.blockwise", "genkl.conformal", "genkl.data",
+    "genkl.divergence", "genkl.identify", "genkl.losses", "genkl.models", "genkl.pipeline",
+    "genkl.predict", "genkl.presets", "genkl.relabel", "genkl.train", "benchmarks.studies",
+)  # fmt: skip
+
+
+# -- data -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """A data set to learn from.
+
+    Attributes:
+        dataset: as `load_dataset` knows it.
+        title: in tables.
+        config: name of the preset.
+        options: of the loader.
+        pixels: of frozen features; None trains a network on the inputs.
+        keep_clean: False takes the clean split away: a budget of no clean label.
+        searched: how many of `SEARCH_SEEDS` choose the settings.
+    """
+
+    dataset: str
+    title: str
+    config: str = "PHOTOGRAPHS"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    pixels: int | None = None
+    keep_clean: bool = True
+    searched: int = 2
+
+    def is_present(self) -> bool:
+        """Whether its files are on this machine."""
+        entry = DATASETS[self.dataset]
+        return all(is_present(one) for one in (entry.source, *entry.also_needs))
+
+
+def _cifar10n(labels: str, budget: int) -> Case:
+    options = {"labels": labels, "noisy_limit": 10_000, "clean_per_class": max(1, budget // 10)}
+    title = f"CIFAR-10N {labels}, {budget} clean"
+    return Case("cifar10n", title, options=options, pixels=96, keep_clean=budget > 0, searched=1)
+
+
+CASES = {
+    "digits": Case("digits", "digits, 64 clean", "DIGITS", {"label_noise": 0.4}, searched=1),
+    "solar-cells": Case("solar-cells", "solar cells, 200 clean", "SOLAR_CELLS",
+                        {"label_noise": 0.2}, 160),
+    "clothing": Case("clothing-dataset", "clothes, 250 clean", options={"label_noise": 0.3},
+                     pixels=160),
+    **{f"cifar10n-{labels}-{budget}": _cifar10n(labels, budget)
+       for labels in ("aggregate", "random1", "worst") for budget in (0, 500, 5000)},
+}  # fmt: skip
+ABLATED = ("clothing", "cifar10n-worst-500")
+"""Data sets that one piece at a time is changed on: heads, seconds each."""
+
+
+@functools.lru_cache(maxsize=2)
+def load(data: str, seed: int, pixels: int | None = None, **options: Any):
+    """The data set with what models see, and the truth."""
+    case = CASES[data]
+    dataset, truth = genkl.load_dataset(case.dataset, seed=seed, **{**case.options, **options})
+    pixels = pixels or case.pixels
+    if pixels is not None:
+        dataset = genkl.featurize(dataset, size=pixels, progress=False)
+    if not case.keep_clean:
+        dataset = replace(dataset, clean=dataset.clean.take(np.arange(0)))
+    return dataset, truth
+
+
+def config_of(data: str) -> GenKLConfig:
+    """The data set's preset; without clean labels, the network's own belief stands in for them."""
+    case = CASES[data]
+    config = getattr(genkl, case.config)
+    return config if case.keep_clean else replace(config, clean_threshold=0.5)
+
+
+@functools.lru_cache(maxsize=2)
+def groundwork(data: str, seed: int, pixels: int | None = None) -> Groundwork:
+    """Predictions and neighbours that methods on the same data and seed share."""
+    dataset, _ = load(data, seed, pixels)
+    return Groundwork.prepare(dataset, config_of(data), seed=seed, backbone=None, engine="cpu")
+
+
+# -- one run --------------------------------------------------------------------------------------
+
+
+def summary(run: Run, truth: Truth | None = None) -> dict[str, Any]:
+    """What is kept of a run: the chosen round's figures, and every round's."""
+    best = run.best
+    rounds = []
+    for one in run.rounds:
+        row = {
+            "round": one.index, "predictor_val_accuracy": one.predictor_val_accuracy,
+            "threshold": one.threshold, "flagged": one.flagged, "val_accuracy": one.val_accuracy,
+            "test_accuracy": one.test_accuracy,
+        }  # fmt: skip
+        if truth is not None and one.is_nc is not None:
+            is_nc = np.isin(truth.kinds, NON_CONFORMING)
+            row |= genkl.precision_recall_f1(one.is_nc, is_nc)
+        rounds.append({key: _plain(value) for key, value in row.items()})
+    return {
+        "val_accuracy": best.val_accuracy,
+        "test_accuracy": best.test_accuracy,
+        "ensemble_test_accuracy": best.ensemble_test_accuracy,
+        "flagged": _plain(best.flagged),
+        "best_round": best.index,
+        "clean_labels": run.clean_labels,
+        "rounds": rounds,
+    }
+
+
+def _plain(value: float) -> float | None:
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def run_cell(study: str, data: str, seed: int, **changed: Any) -> dict[str, Any]:
+    """One cell of the sweep; the settings decide the result.
+
+    Args:
+        study: of `STUDIES`, or "search" and "main".
+        data: of `CASES`.
+        seed: of splits, planted noise, weights and batches.
+        changed: what the study changes.
+    """
+    if study in ("search", "main"):
+        return run_compared(data, seed, **changed)
+    return STUDIES[study].run(data, seed, **changed)
+
+
+def run_compared(
+    data: str, seed: int, method: str, settings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """A method with settings of its own."""
+    work = groundwork(data, seed)
+    _, truth = load(data, seed)
+    run = run_method(
+        method, work.dataset, config_of(data), seed=seed, settings=settings, backbone=None,
+        groundwork=work, engine="cpu", progress=False,
+    )  # fmt: skip
+    return summary(run, truth if method.startswith("GenKL") else None)
+
+
+def run_varied(
+    data: str,
+    seed: int,
+    config: GenKLConfig | None = None,
+    *,
+    dataset: NoisyDataset | None = None,
+    truth: Truth | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """GenKL with one piece changed."""
+    if dataset is None:
+        dataset, truth = load(data, seed)
+    run = genkl.run_genkl(
+        dataset, config or config_of(data), seed=seed, backbone=None, engine="cpu",
+        progress=False, **options,
+    )  # fmt: skip
+    return summary(run, truth)
+
+
+# -- ablations ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Study:
+    """One question: what is changed, on which data, over which seeds.
+
+    Attributes:
+        question: in words.
+        run: called with data, seed and the changed settings.
+        changes: the settings to go through.
+        data: names of `CASES`.
+        seeds: how many of `SEEDS`.
+    """
+
+    question: str
+    run: Callable[..., dict[str, Any]]
+    changes: Sequence[Mapping[str, Any]]
+    data: Sequence[str] = ABLATED
+    seeds: int = len(SEEDS)
+
+
+def _with_config(data: str, seed: int, **fields: Any) -> dict[str, Any]:
+    return run_varied(data, seed, replace(config_of(data), **fields))
+
+
+def _alpha_beta(data: str, seed: int, alpha: float | None, beta_share: float) -> dict[str, Any]:
+    dataset, _ = load(data, seed)
+    return _with_config(data, seed, alpha=alpha, beta=beta_share / dataset.num_classes)
+
+
+def _loss(data: str, seed: int, loss: str) -> dict[str, Any]:
+    return run_varied(data, seed, losses=losses_named(loss))
+
+
+def losses_named(name: str) -> Mapping[Role, Any]:
+    """A row loss for all roles, or "A for clean, B for noisy"."""
+    if " + " not in name:
+        return genkl.losses_of(name)
+    clean, noisy = (genkl.losses_of(one) for one in name.split(" + "))
+    return {role: (clean if role is Role.CLEAN else noisy)[role] for role in Role}
+
+
+def _models(data: str, seed: int, first: int, each_round: int) -> dict[str, Any]:
+    return _with_config(data, seed, first_ensemble=first, ensemble=each_round)
+
+
+def given_only(pred_probs, given, is_nc, class_ratio) -> Relabelled:
+    """One-hot given labels in place of double-hot vectors."""
+    made = relabel_instances(pred_probs, given, is_nc, class_ratio)
+    targets = np.where(is_nc[:, None], made.targets, np.eye(pred_probs.shape[1])[given])
+    return replace(made, targets=targets, kept_part=None)
+
+
+def predicted_only(pred_probs, given, is_nc, class_ratio) -> Relabelled:
+    """One-hot predicted classes in place of double-hot vectors."""
+    return given_only(pred_probs, pred_probs.argmax(axis=1), is_nc, class_ratio)
+
+
+def equal_ratio(pred_probs, given, is_nc, class_ratio) -> Relabelled:
+    """Double-hot vectors whose weight of the given label is 1/k for every class."""
+    equal = np.full_like(class_ratio, class_ratio.mean())
+    return relabel_instances(pred_probs, given, is_nc, equal)
+
+
+def full_weight(pred_probs, given, is_nc, class_ratio) -> Relabelled:
+    """Double-hot vectors whose weight of the given label is 1."""
+    return relabel_instances(pred_probs, given, is_nc, np.ones_like(class_ratio))
+
+
+MECHANISMS: dict[str, Callable[[GenKLConfig], tuple[GenKLConfig, dict[str, Any]]]] = {
+    "all of it": lambda c: (c, {}),
+    "no NC stage": lambda c: (c, {"identify": flag_nothing}),
+    "NC ignored": lambda c: (replace(c, omega=(*c.omega[:2], 0.0)), {}),
+    "given label in place of double-hot": lambda c: (c, {"relabel": given_only}),
+    "prediction in place of double-hot": lambda c: (c, {"relabel": predicted_only}),
+    "equal class ratio": lambda c: (c, {"relabel": equal_ratio}),
+    "given label at full weight": lambda c: (c, {"relabel": full_weight}),
+    "no mixup": lambda c: (replace(c, mixup_alpha=0.0), {}),
+    "no clean term": lambda c: (replace(c, omega=(0.0, *c.omega[1:])), {}),
+    "equal weights of the terms": lambda c: (replace(c, omega=(c.train.batch_size,) * 3), {}),
+    "one round": lambda c: (replace(c, max_rounds=1), {}),
+    "no fine-tuning": lambda c: (replace(c, finetune=replace(c.finetune, steps=0)), {}),
+}
+"""Name -> the configuration and options that lack one piece."""
+
+
+def _mechanism(data: str, seed: int, mechanism: str) -> dict[str, Any]:
+    config, options = MECHANISMS[mechanism](config_of(data))
+    return run_varied(data, seed, config, **options)
+
+
+IDENTIFIED = ("GenKL", "GenKL invariant", "entropy", "max softmax", "KNN", "given label", "Jo-SRC",
+              "DSOS", "random", "nothing", "oracle")  # fmt: skip
+"""What flags in place of D, all within the same budget on validation instances."""
+
+
+def _identified(data: str, seed: int, identify: str) -> dict[str, Any]:
+    """One round, after the same first predictor."""
+    _, truth = load(data, seed)
+    config = replace(config_of(data), max_rounds=1)
+    work = groundwork(data, seed)
+    rule = rule_named(identify, config, work, truth, seed)
+    return run_varied(data, seed, config, identify=rule, predictor=work.predictor())
+
+
+def rule_named(
+    name: str, config: GenKLConfig, work: Groundwork, truth: Truth, seed: int
+) -> Callable[[np.ndarray, np.ndarray], Decision]:
+    """An identification rule; the oracle and chance flag as many as there are."""
+    is_nc = np.isin(truth.kinds, NON_CONFORMING)
+    if name == "nothing":
+        return flag_nothing
+    if name == "GenKL":
+        return divergence_rule(config)
+    if name == "entropy":
+        return entropy_rule(config.max_flag_rate)
+    if name == "oracle":
+        return lambda *_: Decision(is_nc.astype(float), 0.5)
+    if name == "random":
+        drawn = np.random.default_rng([seed, 7]).permutation(is_nc)
+        return lambda *_: Decision(drawn.astype(float), 0.5)
+    dataset, views = work.dataset, {}
+    if name == "Jo-SRC":
+        models = work.predictor()
+        for part in ("noisy", "validation"):
+            inputs = getattr(dataset, part).inputs
+            views[part] = [genkl.predict_probs(models[side::2], inputs) for side in (0, 1)]
+
+    def rule(pred_probs: np.ndarray, validation_probs: np.ndarray) -> Decision:
+        seen = []
+        for part, probs in (("validation", validation_probs), ("noisy", pred_probs)):
+            split = getattr(dataset, part)
+            first, second = views.get(part, (probs, None))
+            seen.append(
+                Evidence(
+                    pred_probs=first,
+                    view_probs=second,
+                    features=split.inputs.flatten(1).numpy(),
+                    given_labels=split.labels.numpy(),
+                    reference=seen[0] if seen else None,
+                )
+            )
+        detector, evidence = DETECTORS[name], seen[1]
+        threshold = genkl.threshold_for_budget(
+            detector.conforming_scores(evidence), config.max_flag_rate
+        )
+        return Decision(detector.score(evidence), threshold)
+
+    return rule
+
+
+METHODS_FEW = ("clean set alone", "given labels + fine-tuning", "kNN relabelling", "GenKL")
+
+
+def _compared_on(dataset: NoisyDataset, truth: Truth, data: str, seed: int, method: str, **more):
+    run = run_method(
+        method, dataset, config_of(data), seed=seed, backbone=None, engine="cpu", progress=False,
+        **more,
+    )  # fmt: skip
+    return summary(run, truth if method.startswith("GenKL") else None)
+
+
+def _clean_size(data: str, seed: int, clean_per_class: int, method: str) -> dict[str, Any]:
+    dataset, truth = load(data, seed, clean_per_class=clean_per_class)
+    return _compared_on(dataset, truth, data, seed, method)
+
+
+def _noise_rate(
+    data: str, seed: int, label_noise: float, noise_kind: str, method: str
+) -> dict[str, Any]:
+    dataset, truth = load(data, seed, label_noise=label_noise, noise_kind=noise_kind)
+    return _compared_on(dataset, truth, data, seed, method)
+
+
+def _pixels(data: str, seed: int, pixels: int, method: str) -> dict[str, Any]:
+    dataset, truth = load(data, seed, pixels)
+    return _compared_on(dataset, truth, data, seed, method)
+
+
+def _network(data: str, seed: int, network: str, method: str) -> dict[str, Any]:
+    dataset, truth = load(data, seed)
+    return _compared_on(dataset, truth, data, seed, method, make_model=getattr(genkl, network))
+
+
+def _rounds(data: str, seed: int, identify: str) -> dict[str, Any]:
+    config = replace(config_of(data), max_rounds=5)
+    rule = {"GenKL": None, "entropy": entropy_rule(config.max_flag_rate), "nothing": flag_nothing}
+    return run_varied(data, seed, config, identify=rule[identify], stop_early=False)
+
+
+def _published(data: str, seed: int, switch: str) -> dict[str, Any]:
+    dataset, truth = load(data, seed)
+    return run_varied(
+        data, seed, dataset=dataset, truth=truth, published_behaviour=Published[switch]
+    )
+
+
+ALPHAS = (None, 0.2, 0.35, 0.5, 0.7, 0.9)
+STUDIES = {
+    "alpha-beta": Study(
+        "Does it matter which alpha and beta?", _alpha_beta,
+        [{"alpha": a, "beta_share": b} for a in ALPHAS for b in (0.25, 0.75)],
+        seeds=3,
+    ),
+    "sigma": Study("Does the spread of the vectors matter?", _with_config,
+                   [{"sigma": s} for s in (0.0, 0.05, 0.1)], seeds=3),
+    "vectors": Study("Does their number?", _with_config,
+                     [{"num_vectors": n} for n in (1, 20, 100)], seeds=3),
+    "loss": Study(
+        "Would other losses do?", _loss,
+        [{"loss": n} for n in ("paper", "ce", "mse", "mae", "kl", "gce", "sce", "ce + gce",
+                               "ce + mae", "ce + sce")],
+        seeds=3,
+    ),
+    "models": Study(
+        "How many models are averaged?", _models,
+        [{"first": first, "each_round": each}
+         for first, each in ((1, 1), (3, 1), (5, 1), (5, 3), (5, 5), (10, 3))],
+        seeds=3,
+    ),
+    "mechanism": Study("What does each piece do?", _mechanism,
+                       [{"mechanism": name} for name in MECHANISMS]),
+    "identify": Study("Would other detectors do?", _identified,
+                      [{"identify": name} for name in IDENTIFIED]),
+    "rounds": Study("Do more rounds help?", _rounds,
+                    [{"identify": name} for name in ("GenKL", "entropy", "nothing")]),
+    "clean-size": Study(
+        "How many clean labels?", _clean_size,
+        [{"clean_per_class": n, "method": m} for n in (5, 10, 25) for m in METHODS_FEW],
+        seeds=3,
+    ),
+    "noise-rate": Study(
+        "How much label noise?", _noise_rate,
+        [{"label_noise": rate, "noise_kind": kind, "method": m}
+         for kind in ("symmetric", "pair") for rate in (0.0, 0.2, 0.4) for m in METHODS_FEW],
+        data=("clothing",), seeds=3,
+    ),
+    "pixels": Study(
+        "Does the backbone's resolution matter?", _pixels,
+        [{"pixels": p, "method": m} for p in (64, 96, 160, 224) for m in METHODS_FEW],
+        data=("clothing",), seeds=3,
+    ),
+    "network": Study(
+        "Does the network matter?", _network,
+        [{"network": n, "method": m} for n in ("small_cnn", "small_resnet") for m in METHODS_FEW],
+        data=("digits",), seeds=3,
+    ),
+    "published": Study("What do the published bugs do?", _published,
+                       [{"switch": one.name} for one in (Published.NONE, *Published)], seeds=3),
+}  # fmt: skip
+"""The ablations by name."""
+
+
+# -- the sweep ------------------------------------------------------------------------------------
+
+
+def search_cells(data: Sequence[str]) -> list[Cell]:
+    """Every candidate of every method, on the seeds that choose."""
+    return [
+        Cell({"study": "search", "data": name, "method": method, "settings": candidate, "seed": s})
+        for name in data
+        for s in SEARCH_SEEDS[: CASES[name].searched]
+        for method in methods_for(name)
+        for candidate in METHODS[method].candidates()
+    ]
+
+
+def methods_for(data: str) -> list[str]:
+    """Methods that can do with the clean labels that there are."""
+    return [m for m, method in METHODS.items() if CASES[data].keep_clean or not method.needs_clean]
+
+
+def chosen_settings(table: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
+    """(data, method) -> the candidate with the highest mean validation accuracy."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for key, part in table.groupby(["data", "method"], sort=False):
+        candidates: dict[str, list] = {}
+        for row in part.itertuples():
+            candidates.setdefault(repr(row.settings), [row.settings]).append(row.val_accuracy)
+        found[key] = max(candidates.values(), key=lambda one: np.mean(one[1:]))[0]
+    return found
+
+
+def main_cells(data: Sequence[str], chosen: Mapping[tuple[str, str], Any]) -> list[Cell]:
+    """Every method with the settings that were chosen for it."""
+    return [
+        Cell({"study": "main", "data": name, "method": method, "settings": chosen[name, method],
+              "seed": seed})
+        for name in data
+        for seed in SEEDS
+        for method in methods_for(name)
+        if (name, method) in chosen
+    ]  # fmt: skip
+
+
+def ablation_cells(data: Sequence[str], studies: Sequence[str] = tuple(STUDIES)) -> list[Cell]:
+    """Every change of every study."""
+    return [
+        Cell({"study": name, "data": one, **change, "seed": seed})
+        for name in studies
+        for one in STUDIES[name].data
+        if one in data
+        for seed in SEEDS[: STUDIES[name].seeds]
+        for change in STUDIES[name].changes
+    ]
