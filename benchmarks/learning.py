@@ -30,6 +30,7 @@ from genkl.sweep import (
     Sweep,
     compare_cell,
     exit_status,
+    listing,
     run_sweep,
     select,
     stop_on_term,
@@ -50,7 +51,7 @@ def sweep(cells: Sequence[Cell], name: str, options: argparse.Namespace) -> Swee
     ordered = sorted(cells, key=lambda cell: (cell["data"], cell["seed"]))
     return run_sweep(
         ordered, "benchmarks.studies:run_cell", kept(), jobs=options.jobs,
-        cluster=options.cluster, code=MODULES, progress=name,
+        cluster=options.cluster, code=MODULES, rerun=options.rerun, progress=name,
     )  # fmt: skip
 
 
@@ -156,7 +157,7 @@ def main() -> int:
         cells = studies.ablation_cells(here) if options.parts == ["ablations"] else [
             *studies.search_cells(here), *studies.ablation_cells(here)
         ]  # fmt: skip
-        print("\n".join(f"{cell.key}  {cell.as_options()}" for cell in cells))
+        print(listing(kept(), select(cells, options.only), MODULES))
         return 0
     stop_on_term()
     work = {"main": run_main, "ablations": run_ablations}

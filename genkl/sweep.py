@@ -5,8 +5,8 @@ current result, on the cores of this machine or of a cluster, and writes each re
 its own as soon as it is there. Nothing here knows what is run.
 
 On one machine the engine is joblib: worker processes that are started once and reused. With
-``cluster`` the same calls go to the workers of a Dask scheduler, wherever those run. Results come
-back and are written here: workers need the code and the data, but no common folder for results.
+``cluster`` the same calls go to the workers of a Dask scheduler, wherever those run. Their results
+come back and are written here: they need the code and the data, but no common folder for results.
 """
 
 from __future__ import annotations
@@ -277,15 +277,17 @@ def run_sweep(
 
     todo = [cell for cell in cells if is_due(cell)]
     work = functools.partial(_run, function, prints)
-    done = _local(work, todo, jobs) if cluster is None else _on_cluster(work, todo, cluster)
+    keep = functools.partial(_keep, folder.absolute(), name, prints)
+    if cluster is None:
+        done = _local(work, keep, todo, jobs)
+    else:
+        done = _on_cluster(work, keep, todo, cluster)
     bar = tqdm(total=len(cells), initial=len(cells) - len(todo), desc=progress, unit="cell",
                smoothing=0, disable=progress is None)  # fmt: skip
     failed: dict[Cell, str] = {}
     try:
         with bar, closing(done):
             for cell, outcome in done:
-                made = {"settings": dict(cell), "function": name, "code": prints, **outcome}
-                save_json(folder / f"{cell.key}.json", made)
                 if "error" in outcome:
                     failed[cell] = outcome["error"].strip().splitlines()[-1]
                     bar.set_postfix_str(f"{len(failed)} failed")
@@ -545,12 +547,13 @@ def stop_on_term() -> None:
 
 # -- workers --------------------------------------------------------------------------------------
 
-Done = tuple[Cell, dict[str, Any]]
-Work = Callable[[Cell], Done]
+Outcome = dict[str, Any]
+Work = Callable[[Cell], Outcome]
+Keep = Callable[[Cell, Outcome], tuple[Cell, Outcome]]
 
 
-def _run(function: Callable[..., Result] | str, code: Mapping[str, str], cell: Cell) -> Done:
-    """In a worker: a cell and what it came to."""
+def _run(function: Callable[..., Result] | str, code: Mapping[str, str], cell: Cell) -> Outcome:
+    """In a worker: what a cell comes to."""
     run = _load(function)
     if other := [module for module in code if _as_loaded(module) != code[module]]:
         raise WorkerError(
@@ -565,7 +568,20 @@ def _run(function: Callable[..., Result] | str, code: Mapping[str, str], cell: C
     except (Exception, SystemExit):
         outcome = {"error": traceback.format_exc()}
     seconds = round(time.perf_counter() - start, 3)
-    return cell, {**outcome, "seconds": seconds, "provenance": provenance()}
+    return {**outcome, "seconds": seconds, "provenance": provenance()}
+
+
+def _keep(
+    folder: Path, function: str, code: Mapping[str, str], cell: Cell, outcome: Outcome
+) -> tuple[Cell, Outcome]:
+    made = {"settings": dict(cell), "function": function, "code": code, **outcome}
+    save_json(folder / f"{cell.key}.json", made)
+    return cell, outcome
+
+
+def _run_and_keep(work: Work, keep: Keep, cell: Cell) -> tuple[Cell, Outcome]:
+    """In a process of this machine: what is done is kept even if its caller is gone."""
+    return keep(cell, work(cell))
 
 
 _as_loaded = functools.cache(code_fingerprint)
@@ -592,21 +608,25 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _died(why: str) -> dict[str, Any]:
+def _died(error: Exception) -> Outcome:
+    why = str(error).strip().splitlines()[0]
     return {"error": f"its process died: {why}", "seconds": None, "provenance": provenance()}
 
 
-def _local(work: Work, cells: Sequence[Cell], jobs: int) -> Iterator[Done]:
+def _local(
+    work: Work, keep: Keep, cells: Sequence[Cell], jobs: int
+) -> Iterator[tuple[Cell, Outcome]]:
     """In whatever order they are done. If a process dies, the cells it may have had run alone."""
+    call = functools.partial(_run_and_keep, work, keep)
     if jobs == 1:
-        yield from map(work, cells)
+        yield from map(call, cells)
         return
     left, begun = dict.fromkeys(cells), []
 
     def calls() -> Iterator:
         for cell in tuple(left):
             begun.append(cell)
-            yield delayed(work)(cell)
+            yield delayed(call)(cell)
 
     while left:
         begun.clear()
@@ -618,9 +638,9 @@ def _local(work: Work, cells: Sequence[Cell], jobs: int) -> Iterator[Done]:
             for suspect in [cell for cell in begun if cell in left]:
                 del left[suspect]
                 try:
-                    yield from _pool(jobs)([delayed(work)(suspect)])
+                    yield from _pool(jobs)([delayed(call)(suspect)])
                 except TerminatedWorkerError as error:
-                    yield suspect, _died(str(error).strip().splitlines()[0])
+                    yield keep(suspect, _died(error))
 
 
 def _pool(jobs: int) -> Parallel:
@@ -631,7 +651,9 @@ def _pool(jobs: int) -> Parallel:
     )  # fmt: skip
 
 
-def _on_cluster(work: Work, cells: Sequence[Cell], cluster: Any) -> Iterator[Done]:
+def _on_cluster(
+    work: Work, keep: Keep, cells: Sequence[Cell], cluster: Any
+) -> Iterator[tuple[Cell, Outcome]]:
     """In whatever order they are done; Dask gives a dead worker's cell to three others.
 
     Not through joblib's own Dask backend: it waits for ever for a cell whose workers die, and
@@ -643,7 +665,9 @@ def _on_cluster(work: Work, cells: Sequence[Cell], cluster: Any) -> Iterator[Don
         raise ModuleNotFoundError(
             "a cluster needs Dask; pip install 'genkl[cluster]'", name=error.name
         ) from None
-    is_file = isinstance(cluster, str | os.PathLike) and Path(cluster).is_file()
+    is_file = isinstance(cluster, os.PathLike) or str(cluster).endswith(".json")
+    if is_file and not Path(cluster).exists():
+        print(f"waiting for: dask scheduler --scheduler-file {cluster}", file=sys.stderr)
     try:
         client = Client(scheduler_file=cluster) if is_file else Client(cluster)
     except (OSError, TimeoutError) as error:
@@ -668,14 +692,14 @@ def _on_cluster(work: Work, cells: Sequence[Cell], cluster: Any) -> Iterator[Don
                     )
                 error = future.exception()
                 if isinstance(error, KilledWorker):
-                    yield cell, _died(str(error).strip().splitlines()[0])
+                    yield keep(cell, _died(error))
                 else:
-                    yield future.result()
+                    yield keep(cell, future.result())
         finally:
             client.cancel(list(waiting))
 
 
-def _run_there(work: Work, cell: Cell) -> Done:
+def _run_there(work: Work, cell: Cell) -> Outcome:
     """On a worker of Dask: threads would share one random generator."""
     from dask.distributed import get_worker
 
