@@ -103,6 +103,17 @@
     return vectors[0].map((_, j) => vectors.reduce((sum, p) => sum + p[j], 0) / vectors.length);
   }
 
+  const described = new WeakMap();
+
+  /** What a vector's votes depend on: its entropy, and its entries in ascending order. Vectors don't
+   *  change, so it is computed once for each. */
+  function describe(p) {
+    if (!described.has(p)) {
+      described.set(p, { entropy: entropy(p), ascending: Float64Array.from(p).sort() });
+    }
+    return described.get(p);
+  }
+
   /* ---- The divergence, the vote, the score ----------------------------------------------------- */
 
   /** tau = 1/k - beta: an entry at or above it is dominant. */
@@ -123,7 +134,9 @@
   }
 
   function entropy(p) {
-    return -p.reduce((sum, entry) => sum + (entry > 0 ? entry * Math.log(entry) : 0), 0);
+    let sum = 0;
+    for (let j = 0; j < p.length; j++) if (p[j] > 0) sum += p[j] * Math.log(p[j]);
+    return -sum;
   }
 
   /** Entropy over its largest value, log k: the score of entropy maximisation. */
@@ -155,9 +168,8 @@
     if (invariant) costs.sort();
     let criticalAlpha = 0;
     const divergences = vectors.map((vector) => {
-      const p = invariant ? Float64Array.from(vector).sort() : vector;
-      const ownEntropy = entropy(p);
-      const cost = weigh(p, costs);
+      const { entropy: ownEntropy, ascending } = describe(vector);
+      const cost = weigh(invariant ? ascending : vector, costs);
       criticalAlpha = Math.max(criticalAlpha, ownEntropy > 0 ? cost / ownEntropy : Infinity);
       return cost - alpha * ownEntropy;
     });
@@ -186,18 +198,29 @@
    *
    *  Of p only its entropy and the weight of the leading class matter. If p stands for all its
    *  permutations: while all entries count, the leader's cost is the smallest and meets the smallest
-   *  entry of p; beyond the cliff it is the only cost and meets the largest. */
-  function peakCurves(p, { alpha, invariant = false }) {
-    const k = p.length;
-    const floor = alpha * entropy(p);
-    const amongAll = invariant ? Math.min(...p) : p[0];
-    const alone = invariant ? Math.max(...p) : p[0];
+   *  entry of p; beyond the cliff it is the only cost and meets the largest. The functions take the
+   *  logarithms of m and of the other entries, which many vectors can share. */
+  function peakDivergence(p, { alpha, invariant = false }) {
+    const { entropy: ownEntropy, ascending } = describe(p);
+    const floor = alpha * ownEntropy;
+    const amongAll = invariant ? ascending[0] : p[0];
+    const alone = invariant ? ascending[p.length - 1] : p[0];
     return {
       lowest: amongAll, // the m at which `before` is smallest
-      before: (m) =>
-        -amongAll * Math.log(m) - (1 - amongAll) * Math.log((1 - m) / (k - 1)) - floor,
-      after: (m) => -alone * Math.log(m) - floor,
+      before: (logPeak, logOther) => -amongAll * logPeak - (1 - amongAll) * logOther - floor,
+      after: (logPeak) => -alone * logPeak - floor,
     };
+  }
+
+  /** [log m, log of the other entries] */
+  function peakLogs(m, k) {
+    return [Math.log(m), Math.log((1 - m) / (k - 1))];
+  }
+
+  /** Normalised entropy of a one-peak prediction. */
+  function peakEntropyScore(m, k) {
+    const [logPeak, logOther] = peakLogs(m, k);
+    return -(m * logPeak + (m < 1 ? (1 - m) * logOther : 0)) / Math.log(k);
   }
 
   /** Intervals [from, to] of m >= 1/k in which a one-peak prediction is flagged by any vector. */
@@ -207,9 +230,11 @@
     const edge = Math.max(first, cliff(k, setting.beta));
     const found = [];
     for (const p of vectors) {
-      const { before, after, lowest } = peakCurves(p, setting);
+      const divergence = peakDivergence(p, setting);
+      const before = (m) => divergence.before(...peakLogs(m, k));
+      const after = (m) => divergence.after(Math.log(m));
       // Before the cliff D falls, then rises: what is spared is one interval around the bottom.
-      const bottom = Math.min(Math.max(lowest, first), edge);
+      const bottom = Math.min(Math.max(divergence.lowest, first), edge);
       if (isVote(before(bottom))) {
         found.push([first, edge]);
       } else {
@@ -224,19 +249,19 @@
 
   /** The m at which entropy stops flagging one-peak predictions. */
   function entropyInterval(k, threshold) {
-    const excess = (m) => entropyScore(onePeak(m, k)) - threshold;
+    const excess = (m) => peakEntropyScore(m, k) - threshold;
     if (!isVote(excess(1 / k))) return [];
     return [[1 / k, threshold <= 0 ? 1 : bisect(excess, 1 / k, 1)]];
   }
 
   /** Where f changes from a vote (at `voting`) to none (at `sparing`). */
   function bisect(f, voting, sparing) {
-    for (let step = 0; step < 100; step++) {
+    for (;;) {
       const middle = (voting + sparing) / 2;
+      if (middle === voting || middle === sparing || Math.abs(voting - sparing) < 1e-14) return voting;
       if (isVote(f(middle))) voting = middle;
       else sparing = middle;
     }
-    return voting;
   }
 
   function mergeIntervals(intervals) {
@@ -296,17 +321,23 @@
 
   /** The largest D over the vectors as a function of q, where S(q) is held fixed. */
   function largestDivergence(vectors, { alpha, invariant = false }, dominant) {
-    const different = new Map(vectors.map((p) => [p.join(), p])); // with sigma 0 all are the same
-    const rows = [...different.values()].map((p) => (invariant ? Float64Array.from(p).sort() : p));
-    const floors = rows.map((p) => alpha * entropy(p));
+    // With sigma 0 all vectors are the same, and one is enough.
+    const different = vectors.filter((p, i) => i === 0 || p.some((x, j) => x !== vectors[i - 1][j]));
+    const entries = Float64Array.from(
+      different.flatMap((p) => [...(invariant ? describe(p).ascending : p)]),
+    );
+    const floors = Float64Array.from(different, (p) => alpha * describe(p).entropy);
     const costs = new Float64Array(3);
     return (q) => {
       for (let j = 0; j < 3; j++) costs[j] = dominant[j] ? -Math.log(q[j]) : 0;
       if (invariant) costs.sort();
+      const a = costs[0];
+      const b = costs[1];
+      const c = costs[2];
       let largest = -Infinity;
-      for (let i = 0; i < rows.length; i++) {
-        const p = rows[i];
-        const value = p[0] * costs[0] + p[1] * costs[1] + p[2] * costs[2] - floors[i];
+      for (let i = 0; i < floors.length; i++) {
+        const at = 3 * i;
+        const value = entries[at] * a + entries[at + 1] * b + entries[at + 2] * c - floors[i];
         if (value > largest) largest = value;
       }
       return largest;
@@ -360,11 +391,11 @@
           }
           if (!cell) continue;
           for (const triangle of [cell.slice(0, 3), [cell[0], cell[2], cell[3]]]) {
-            if (!whole) {
+            if (!whole && triangle.some((node) => node.value >= 0)) {
               const part = partAboveZero(triangle, value);
-              if (part.length) polygons.push(part.map(simplexXY));
+              polygons.push(part.map(simplexXY));
             }
-            contours.push(...contourSegments(triangle, spacing));
+            addContours(contours, triangle, spacing);
           }
         }
       }
@@ -376,10 +407,12 @@
   function gridOf([a, b, c, d], [columns, rows], value) {
     return Array.from({ length: rows + 1 }, (_, row) =>
       Array.from({ length: columns + 1 }, (_, column) => {
-        const [u, v] = [column / columns, row / rows];
-        const q = a.map(
-          (_, j) => (1 - v) * ((1 - u) * a[j] + u * b[j]) + v * ((1 - u) * d[j] + u * c[j]),
-        );
+        const u = column / columns;
+        const v = row / rows;
+        const q = [0, 0, 0];
+        for (let j = 0; j < 3; j++) {
+          q[j] = (1 - v) * ((1 - u) * a[j] + u * b[j]) + v * ((1 - u) * d[j] + u * c[j]);
+        }
         return { q, value: value(q) };
       }),
     );
@@ -388,7 +421,6 @@
   /** The part of a small triangle where a function is at least zero; its border is bisected. */
   function partAboveZero(triangle, value) {
     const inside = triangle.map((node) => node.value >= 0);
-    if (!inside.includes(true)) return [];
     const part = [];
     triangle.forEach((node, i) => {
       const next = triangle[(i + 1) % 3];
@@ -405,22 +437,19 @@
     return part;
   }
 
-  function contourSegments(triangle, spacing) {
-    const values = triangle.map((node) => node.value);
-    const segments = [];
-    const highest = Math.floor(Math.max(...values) / spacing);
-    for (let step = Math.ceil(Math.min(...values) / spacing); step <= highest; step++) {
+  function addContours(contours, [a, b, c], spacing) {
+    const highest = Math.floor(Math.max(a.value, b.value, c.value) / spacing);
+    let step = Math.ceil(Math.min(a.value, b.value, c.value) / spacing);
+    for (; step <= highest; step++) {
       const level = step * spacing;
       const ends = [];
-      triangle.forEach((node, i) => {
-        const next = triangle[(i + 1) % 3];
-        if (node.value < level === next.value < level) return;
-        const share = (level - node.value) / (next.value - node.value);
-        ends.push(...simplexXY(node.q.map((entry, j) => entry + share * (next.q[j] - entry))));
-      });
-      if (ends.length === 4) segments.push([level, ...ends]);
+      for (const [from, to] of [[a, b], [b, c], [c, a]]) {
+        if (from.value < level === to.value < level) continue;
+        const share = (level - from.value) / (to.value - from.value);
+        ends.push(...simplexXY(from.q.map((entry, j) => entry + share * (to.q[j] - entry))));
+      }
+      if (ends.length === 4) contours.push([level, ...ends]);
     }
-    return segments;
   }
 
   function polygonArea(polygon) {
@@ -483,7 +512,9 @@
       isVote,
       onePeak,
       cliff,
-      peakCurves,
+      peakDivergence,
+      peakLogs,
+      peakEntropyScore,
       onePeakIntervals,
       entropyInterval,
       simplexXY,

@@ -208,8 +208,12 @@
     const grid = (from, to) =>
       Array.from({ length: points + 1 }, (_, i) => from + ((to - from) * i) / points);
     const pieces = (many) => {
-      const all = many.map((p) => core.peakCurves(p, setting));
-      const along = (side, ms) => ms.map((m) => [m, Math.max(...all.map((one) => one[side](m)))]);
+      const all = many.map((p) => core.peakDivergence(p, setting));
+      const along = (side, ms) =>
+        ms.map((m) => {
+          const logs = core.peakLogs(m, k);
+          return [m, Math.max(...all.map((one) => one[side](...logs)))];
+        });
       return [along("before", grid(1 / k, edge)), along("after", grid(edge, 1))];
     };
     const curves = { uniform: pieces(uniform), sampled: pieces(vectors), edge };
@@ -283,7 +287,7 @@
     pen.beginPath();
     for (let i = 0; i <= 200; i++) {
       const m = 1 / setting.k + ((1 - 1 / setting.k) * i) / 200;
-      pen.lineTo(x(m), yH(core.entropyScore(core.onePeak(m, setting.k))));
+      pen.lineTo(x(m), yH(core.peakEntropyScore(m, setting.k)));
     }
     pen.stroke();
     pen.strokeStyle = colors.ink;

@@ -185,6 +185,7 @@ print("normalised entropy", genkl.entropy_score(q)[0])
     let sheetKey = "";
     let regionsKey = "";
     let regions = null;
+    let entropyRegion = { threshold: null };
     let vectorsKey = "";
     let vectors = [];
     let waiting = false;
@@ -272,7 +273,10 @@ print("normalised entropy", genkl.entropy_score(q)[0])
 
     function triangleRegions(settings) {
       const divergence = core.divergenceRegion(vectors, settings);
-      return { divergence, entropy: core.entropyRegion(settings.entropy) };
+      if (settings.entropy !== entropyRegion.threshold) {
+        entropyRegion = { threshold: settings.entropy, ...core.entropyRegion(settings.entropy) };
+      }
+      return { divergence, entropy: entropyRegion };
     }
 
     function peakRegions(settings) {
@@ -598,6 +602,7 @@ print("normalised entropy", genkl.entropy_score(q)[0])
       changed({ byReader: false });
     }).observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
 
+    for (const text of document.querySelectorAll(".genkl-explorer-missing")) text.hidden = true;
     root.hidden = false;
     if (load(location.hash, { byReader: false })) root.scrollIntoView({ block: "start" });
     render();
