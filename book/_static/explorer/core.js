@@ -151,12 +151,9 @@
     return sum;
   }
 
-  /** D(p || q) = alpha sum_j p_j log p_j - sum over the dominant entries of p_j log q_j. */
-  function generalizedKl(p, q, alpha, beta) {
-    return weigh(p, dominantCosts(q, beta)) - alpha * entropy(p);
-  }
-
-  /** Hold a prediction against every vector.
+  /** Hold a prediction against every vector:
+   *
+   *    D(p || q) = alpha sum_j p_j log p_j - sum over the dominant entries of p_j log q_j.
    *
    *  With `invariant`, each vector stands for all its permutations: the largest D pairs the largest
    *  entry of p with the largest cost, the second with the second, and so on.
@@ -504,10 +501,7 @@
       meanVector,
       dominanceThreshold,
       dominantEntries,
-      dominantCosts,
-      entropy,
       entropyScore,
-      generalizedKl,
       judge,
       isVote,
       onePeak,

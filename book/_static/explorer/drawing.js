@@ -153,6 +153,7 @@
     line(pen, ...at([1 - tau, 0, tau]), ...at([0, 1 - tau, tau]));
     pen.restore();
     const [leftX, leftY] = at([tau, 1 - tau, 0]);
+    if (leftX < 44) return; // the lines hug the edges: there is no room for names
     const [rightX, rightY] = at([1 - tau, 0, tau]);
     const [secondX, secondY] = at([1 - tau, tau, 0]);
     pen.fillStyle = colors.muted;
@@ -181,7 +182,7 @@
     const left = 44;
     const right = width - 14;
     const top = 22;
-    const height = Math.round(Math.min(500, Math.max(330, width * 0.98)));
+    const height = Math.round(Math.min(500, Math.max(300, width * 0.98)));
     const split = Math.round(top + (height - top) * 0.57);
     const lower = split + 46;
     const bottom = height - 42;
@@ -310,8 +311,9 @@
     pen.fillStyle = colors.muted;
     const text = width < 420 ? "others sink below τ" : "here the others sink below τ";
     const fitsRight = x(edge) + 170 < box.right;
-    const place = fitsRight ? [x(edge) + 6, "left"] : [x(edge) - 6, "right"];
-    write(pen, text, place[0], box.split - 12, { align: place[1], size: 11.5 });
+    // Before the cliff the curves are high and beyond it low: the other half is free.
+    if (fitsRight) write(pen, text, x(edge) + 6, box.top + 12, { align: "left", size: 11.5 });
+    else write(pen, text, x(edge) - 6, box.split - 12, { align: "right", size: 11.5 });
   }
 
   function paintCurve(pen, frame, pieces) {
