@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,8 @@ def code_fingerprint(*modules: str) -> str:
     Comments and layout count, too: better a false alarm than a stale number.
 
     Args:
-        modules: dotted names, such as "genkl.losses"; of a package, everything in it.
+        modules: dotted names, such as "genkl.losses"; of a package, everything in it. They stand
+            beside this package, or can be imported.
 
     Returns:
         16 hexadecimal digits.
@@ -103,13 +105,25 @@ def code_fingerprint(*modules: str) -> str:
     Raises:
         ValueError: there is no such module.
     """
-    root = Path(__file__).parent.parent
     digest = hashlib.sha256()
     for module in sorted(modules):
-        place = root.joinpath(*module.split("."))
-        files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
-        if not files or not files[0].is_file():
+        for root in _roots(module):
+            place = root.joinpath(*module.split("."))
+            files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+            if files and files[0].is_file():
+                break
+        else:
             raise ValueError(f"there is no module {module!r}; name those of the package")
         for file in files:
             digest.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _roots(module: str) -> Iterator[Path]:
+    """Folders that may hold it: the package's own, then that of its topmost package."""
+    yield Path(__file__).parent.parent
+    spec = importlib.util.find_spec(module.partition(".")[0])
+    if spec is not None and spec.submodule_search_locations:
+        yield from (Path(place).parent for place in spec.submodule_search_locations)
+    elif spec is not None and spec.has_location:
+        yield Path(spec.origin).parent

@@ -62,6 +62,46 @@ def write_json(path: str | os.PathLike[str], value: Any) -> Path:
     return write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
+def save_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> Path:
+    """Write JSON atomically, with a checksum among its values; see `write_atomically`.
+
+    Raises:
+        ValueError: NaN or infinity, which JSON hasn't.
+    """
+    plain = json.loads(json.dumps(values, allow_nan=False))
+    return write_json(path, {**plain, CHECKSUM: _json_checksum(plain)})
+
+
+def load_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what `save_json` wrote; without its checksum, it is taken as it is.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The values.
+
+    Raises:
+        FileNotFoundError: no such file.
+        DamagedFileError: cut off, changed, or no JSON by name.
+    """
+    path = Path(path)
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise DamagedFileError(f"{path} is damaged or of another kind ({error})") from error
+    if not isinstance(values, dict):
+        raise DamagedFileError(f"{path} is of another kind: it holds no values by name")
+    checksum = values.pop(CHECKSUM, None)
+    if checksum not in (None, _json_checksum(values)):
+        raise DamagedFileError(f"{path} is damaged: its checksum does not match its content")
+    return values
+
+
+def _json_checksum(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
 def save_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], values: Mapping[str, Any]
 ) -> Path:

@@ -4,57 +4,95 @@ A `Cell` names one run by its settings. `run_sweep` calls a function for every c
 current result, on the cores of this machine or of a cluster, and writes each result to a file of
 its own as soon as it is there. Nothing here knows what is run.
 
-The engine is joblib: worker processes that are started once and reused. With ``cluster`` the same
-calls go to the workers of a Dask scheduler, wherever those run; results come back and are written
-here, so workers need the code and the data, but no common folder for results.
+On one machine the engine is joblib: worker processes that are started once and reused. With
+``cluster`` the same calls go to the workers of a Dask scheduler, wherever those run. Results come
+back and are written here: workers need the code and the data, but no common folder for results.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import importlib
 import json
+import math
 import os
 import shlex
 import signal
+import sys
 import time
 import traceback
+import uuid
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed, parallel_config
+import torch
+from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from genkl.provenance import code_fingerprints, provenance
-from genkl.storage import write_json
+from genkl.provenance import code_fingerprint, code_fingerprints, provenance
+from genkl.storage import DamagedFileError, load_json, save_json
 
 Settings = Mapping[str, Any]
+Result = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+ADDED = ("seconds", "key", "cell", "state")
+"""Columns that `gather` adds; neither settings nor results can have these names."""
 
 
-class Cell(dict):
-    """The settings of one run: names and plain values (numbers, text, None, lists, mappings).
+class WorkerError(RuntimeError):
+    """A worker that can't do the work: it has other code, or several threads share it."""
 
-    Two cells are the same run if their settings are equal as JSON, in whatever order; 1 and 1.0
-    differ, as they do there.
+
+# -- cells ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class Cell(Mapping[str, Any]):
+    """The settings of one run, by name: numbers, text, None, and lists or mappings of those.
+
+    Two cells are the same run if their settings are equal as JSON, in whatever order. So 1, 1.0
+    and True are three settings, a tuple is a list, and a NumPy number is the number it holds.
+
+    Args:
+        settings: keyword arguments of the function that makes the run.
 
     Raises:
-        TypeError: a value that JSON hasn't, or a name that isn't text.
-        ValueError: NaN or infinity, or no settings.
+        TypeError: a value that JSON hasn't, or a name that no argument can have.
+        ValueError: NaN or infinity, a column that `gather` adds, or no settings.
     """
+
+    text: str
+    names: tuple[str, ...]
 
     def __init__(self, settings: Settings) -> None:
         if not settings:
             raise ValueError("a cell without settings names no run; state some")
-        if any(not isinstance(name, str) for name in settings):
-            raise TypeError(f"names of settings are text; got {list(settings)}")
-        super().__init__(settings)
-        self.text = json.dumps(settings, sort_keys=True, allow_nan=False)
+        for name in settings:
+            if not isinstance(name, str) or not name.isidentifier():
+                raise TypeError(f"{name!r} is no name of an argument; settings are passed by name")
+            if name in ADDED:
+                raise ValueError(f"a setting can't be called {name!r}: the table has such a column")
+        object.__setattr__(self, "text", json.dumps(_plain(settings), sort_keys=True))
+        object.__setattr__(self, "names", tuple(settings))
+
+    def __getitem__(self, name: str) -> Any:
+        return json.loads(self.text)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
     def __hash__(self) -> int:
         return hash(self.text)
@@ -62,8 +100,8 @@ class Cell(dict):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Cell) and self.text == other.text
 
-    def __reduce__(self):
-        return Cell, (dict(self),)
+    def __repr__(self) -> str:
+        return f"Cell({dict(self)})"
 
     @property
     def key(self) -> str:
@@ -71,22 +109,44 @@ class Cell(dict):
         return hashlib.sha256(self.text.encode()).hexdigest()[:12]
 
     def as_options(self) -> str:
-        """Its settings for a command line, see `parse_setting`."""
+        """Its settings for a command line, quoted for the shell; see `parse_setting`."""
         return " ".join(shlex.quote(f"{n}={_written(value)}") for n, value in self.items())
+
+
+def _plain(value: Any, name: str = "") -> Any:
+    """What JSON holds and gives back unchanged."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Mapping):
+        if odd := [key for key in value if not isinstance(key, str)]:
+            raise TypeError(f"{name or 'a mapping'} has the name {odd[0]!r}; names are text")
+        return {key: _plain(one, f"{name}.{key}".lstrip(".")) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one, f"{name}.{at}") for at, one in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is {value}, which JSON hasn't; use None or text")
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{name} is a {type(value).__name__}; use numbers, text, None, lists, mappings")
 
 
 def _written(value: Any) -> str:
     """Text stays bare unless it would be read as something else."""
-    if isinstance(value, str) and isinstance(_read(value), str) and _read(value) == value:
+    if isinstance(value, str) and value.isprintable() and _read(value) == value:
         return value
     return json.dumps(value)
 
 
 def _read(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse)
     except ValueError:
         return text
+
+
+def _refuse(constant: str) -> None:
+    """NaN and infinity are text here, as in JSON proper."""
+    raise ValueError(constant)
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -94,6 +154,10 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
     Raises:
         ValueError: no equals sign.
+
+    Example:
+        >>> parse_setting("q=0.7"), parse_setting("method=GCE"), parse_setting('fold="3"')
+        (('q', 0.7), ('method', 'GCE'), ('fold', '3'))
     """
     name, equals, value = text.partition("=")
     if not equals or not name:
@@ -102,20 +166,40 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def select(cells: Iterable[Cell], only: Settings) -> list[Cell]:
-    """Cells that have these settings.
+    """Cells that have these settings; a tuple of values means any of them.
 
     Raises:
         ValueError: none has; the message says which values there are.
+
+    Example:
+        >>> select([Cell({"seed": 0}), Cell({"seed": 1}), Cell({"seed": 2})], {"seed": (0, 2)})
+        [Cell({'seed': 0}), Cell({'seed': 2})]
     """
     cells = list(cells)
-    found = [cell for cell in cells if all(name in cell and cell[name] == value
-                                           for name, value in only.items())]  # fmt: skip
+    asked = {name: value if isinstance(value, tuple) else (value,) for name, value in only.items()}
+
+    def has(cell: Cell, name: str, values: tuple) -> bool:
+        return name in cell and any(_same(cell[name], value) for value in values)
+
+    found = [cell for cell in cells if all(has(cell, *one) for one in asked.items())]
     if found or not only:
         return found
+    there = dict.fromkeys(name for cell in cells for name in cell)
+    for name in asked:
+        if name not in there:
+            raise ValueError(f"no cell has a setting {name!r}; there are {', '.join(there)}")
     known = {name: sorted({json.dumps(cell[name]) for cell in cells if name in cell})
-             for name in only}  # fmt: skip
-    words = "; ".join(f"{name} is one of {', '.join(map(str, v))}" for name, v in known.items())
+             for name in asked}  # fmt: skip
+    words = "; ".join(f"{name} is one of {', '.join(values)}" for name, values in known.items())
     raise ValueError(f"no cell has {dict(only)}: {words}")
+
+
+def _same(one: Any, other: Any) -> bool:
+    """1 and 1.0 are the same to somebody who selects; 1 and True are not."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+# -- the sweep ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -141,132 +225,276 @@ class Sweep:
 
 def run_sweep(
     cells: Iterable[Cell],
-    function: Callable[..., Mapping[str, Any]] | str,
+    function: Callable[..., Result] | str,
     folder: str | os.PathLike[str],
     *,
     jobs: int = 2,
-    cluster: str | None = None,
+    cluster: Any = None,
     code: Sequence[str] = (),
-    rerun: bool = False,
+    rerun: Literal["stale", "all", "never"] = "stale",
     progress: str | None = "cells",
 ) -> Sweep:
     """Run every cell that has no current result.
 
-    A result is current if it was made with the same settings and the same source of ``code``. A
-    cell that raises is reported, kept as a failure, and doesn't stop the others; it is tried again
-    next time. Ctrl-C and kill lose the runs in progress and nothing else.
+    A result is current if it was made by the same function with the same settings and the same
+    source of ``code``. A cell that raises, or whose process dies, is kept as a failure and doesn't
+    stop the others; it is tried again next time. Ctrl-C and kill lose the runs in progress and
+    nothing else. Every run has one thread, wherever it runs: many small runs gain nothing from
+    more, and their last digits would depend on the number.
 
     Args:
         cells: in the order in which they are started.
         function: called with a cell's settings as keyword arguments, returns plain values by
-            name. As text, "package.module:function".
+            name, or several such rows. As text, "package.module:function". It has to seed itself.
         folder: a file per result; made if need be.
-        jobs: worker processes on this machine; 1 runs in this process. Each worker has one
-            thread, since so many small runs gain nothing from more.
-        cluster: address of a Dask scheduler, such as "tcp://host:8786"; its workers run the cells
-            instead.
+        jobs: worker processes on this machine; 1 runs in this process.
+        cluster: address of a Dask scheduler, such as "tcp://host:8786", its scheduler file, or a
+            cluster object of Dask. Its workers run the cells, as many at once as there are.
         code: modules whose source decides the results.
-        rerun: run even what is current.
+        rerun: which finished cells are run again: those of other code, all, or none.
         progress: name of the bar; None shows none.
 
     Returns:
         What there is now.
 
     Raises:
-        ValueError: jobs less than 1, or the same cell twice.
-        ModuleNotFoundError: a cluster without the extra ``cluster``.
+        ValueError: jobs less than 1, the same cell twice, or an unknown ``rerun``.
+        ModuleNotFoundError: no such function, or a cluster without the extra ``cluster``.
+        ConnectionError: no scheduler answers, or it went away.
+        WorkerError: a worker has other code than this process, or several threads.
     """
-    cells = tuple(cells)
+    cells, folder = tuple(cells), Path(folder)
+    _check(cells, jobs, rerun)
+    name, function = _importable(function)
+    prints = code_fingerprints(code)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def is_due(cell: Cell) -> bool:
+        found = read_cell(folder, cell)
+        if found is None or "result" not in found or rerun == "all":
+            return True
+        return rerun == "stale" and not is_current(found, prints, name)
+
+    todo = [cell for cell in cells if is_due(cell)]
+    work = functools.partial(_run, function, prints)
+    done = _local(work, todo, jobs) if cluster is None else _on_cluster(work, todo, cluster)
+    bar = tqdm(total=len(cells), initial=len(cells) - len(todo), desc=progress, unit="cell",
+               smoothing=0, disable=progress is None)  # fmt: skip
+    failed: dict[Cell, str] = {}
+    try:
+        with bar, closing(done):
+            for cell, outcome in done:
+                made = {"settings": dict(cell), "function": name, "code": prints, **outcome}
+                save_json(folder / f"{cell.key}.json", made)
+                if "error" in outcome:
+                    failed[cell] = outcome["error"].strip().splitlines()[-1]
+                    bar.set_postfix_str(f"{len(failed)} failed")
+                bar.update()
+    except KeyboardInterrupt:
+        print(f"interrupted: {bar.n} of {len(cells)} cells are kept in {folder}; the same command "
+              "goes on", file=sys.stderr)  # fmt: skip
+        raise
+    return Sweep(folder, cells, failed, len(todo))
+
+
+def _check(cells: Sequence[Cell], jobs: int, rerun: str) -> None:
     if jobs < 1:
         raise ValueError(f"jobs is {jobs}; use at least 1")
-    if len(set(cells)) < len(cells):
-        twice = next(cell for cell in cells if cells.count(cell) > 1)
-        raise ValueError(f"{dict(twice)} is there twice; every cell is run once")
-    folder, code = Path(folder), tuple(code)
-    folder.mkdir(parents=True, exist_ok=True)
-    prints = code_fingerprints(code)
-    todo = [c for c in cells if rerun or not is_current(read_cell(folder, c), prints)]
-    name = function if isinstance(function, str) else f"{function.__module__}:{function.__name__}"
-    bar = tqdm(total=len(cells), initial=len(cells) - len(todo), desc=progress, unit="cell",
-               disable=progress is None)  # fmt: skip
-    failed = {}
-    with bar, _workers(jobs, cluster) as parallel:
-        for cell, outcome in parallel(delayed(_run)(function, cell) for cell in todo):
-            made = {"settings": dict(cell), "function": name, "code": prints, **outcome}
-            write_json(folder / f"{cell.key}.json", made)
-            if "error" in outcome:
-                failed[cell] = outcome["error"].strip().splitlines()[-1]
-                bar.set_postfix_str(f"{len(failed)} failed")
-            bar.update()
-    return Sweep(folder, cells, failed, len(todo))
+    if rerun not in ("stale", "all", "never"):
+        raise ValueError(f"rerun is {rerun!r}; use 'stale', 'all' or 'never'")
+    cell, times = Counter(cells).most_common(1)[0] if cells else (None, 1)
+    if times > 1:
+        raise ValueError(f"{cell} is there {times} times; every cell is run once")
+
+
+def _importable(function: Callable[..., Result] | str) -> tuple[str, Callable[..., Result] | str]:
+    """Its name, and what workers get: the name again, or the function if it can't be imported."""
+    if isinstance(function, str):
+        _load(function)
+        return function, function
+    module = function.__module__
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if module == "__main__" and spec is not None:
+        module = spec.name
+    name = f"{module}:{function.__qualname__}"
+    by_value = module == "__main__" or "<" in function.__qualname__
+    return name, function if by_value else name
+
+
+def _load(function: Callable[..., Result] | str) -> Callable[..., Result]:
+    if not isinstance(function, str):
+        return function
+    module, _, name = function.partition(":")
+    try:
+        return functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{function!r} can't be imported ({error}); start in the folder that holds it, or put "
+            "that on PYTHONPATH",
+            name=error.name,
+        ) from error
+    except AttributeError as error:
+        raise ValueError(f"{module} has no {name!r}; name a function as 'module:name'") from error
+
+
+def is_current(
+    found: Mapping[str, Any] | None,
+    fingerprints: Mapping[str, str],
+    function: str | None = None,
+) -> bool:
+    """Whether a cell's file holds a result of this code.
+
+    Args:
+        found: from `read_cell`.
+        fingerprints: from `code_fingerprints`.
+        function: its name; None doesn't mind.
+    """
+    return (
+        found is not None
+        and "result" in found
+        and found["code"] == dict(fingerprints)
+        and function in (None, found["function"])
+    )
 
 
 def read_cell(folder: str | os.PathLike[str], cell: Cell) -> dict[str, Any] | None:
     """A cell's file, or None where there is none, or a damaged one (with a warning)."""
     path = Path(folder) / f"{cell.key}.json"
     try:
-        found = json.loads(path.read_text("utf-8"))
-        if found["settings"] == dict(cell) and ("result" in found or "error" in found):
+        found = load_json(path)
+        if Cell(found["settings"]) == cell and ("result" in found or "error" in found):
             return found
-        reason = "it holds another cell"
+        reason = f"{path} holds another cell"
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"it can't be read ({error})"
-    warnings.warn(f"{path} is ignored, {reason}; the cell is run again", stacklevel=2)
+    except (DamagedFileError, KeyError, TypeError, ValueError) as error:
+        reason = str(error)
+    warnings.warn(f"{reason}; it is ignored, and the cell run again", stacklevel=2)
     return None
 
 
-def is_current(found: Mapping[str, Any] | None, fingerprints: Mapping[str, str]) -> bool:
-    """Whether a cell's file holds a result of this code."""
-    return found is not None and "result" in found and found["code"] == dict(fingerprints)
+def status(
+    folder: str | os.PathLike[str], cells: Iterable[Cell], code: Sequence[str] | None = None
+) -> dict[Cell, str]:
+    """Whether each cell is "current", "stale", "failed" or "missing".
+
+    Args:
+        folder: of `run_sweep`.
+        cells: to look for.
+        code: modules that should have made the results; None takes those that each file names.
+    """
+    now = functools.cache(_fingerprint)
+
+    def state(found: Mapping[str, Any] | None) -> str:
+        if found is None:
+            return "missing"
+        if "error" in found:
+            return "failed"
+        modules = found["code"] if code is None else code
+        return "current" if is_current(found, {m: now(m) for m in modules}) else "stale"
+
+    return {cell: state(read_cell(folder, cell)) for cell in cells}
 
 
-def gather(folder: str | os.PathLike[str], cells: Iterable[Cell]) -> pd.DataFrame:
+def _fingerprint(module: str) -> str | None:
+    """None where there is no such module any more."""
+    try:
+        return code_fingerprint(module)
+    except ValueError:
+        return None
+
+
+def gather(
+    folder: str | os.PathLike[str],
+    cells: Iterable[Cell],
+    *,
+    code: Sequence[str] | None = None,
+    every: bool = False,
+) -> pd.DataFrame:
     """Finished cells as rows: settings, the result's values, ``seconds``, ``key`` and ``cell``.
 
-    ``cell`` holds the settings as text: a table may turn 5 into 5.0 or None into NaN. Cells
-    without a result are left out; see `status`.
+    Args:
+        folder: of `run_sweep`.
+        cells: in the order of the rows.
+        code: see `status`.
+        every: show cells without a result, too, and a column ``state``.
+
+    Returns:
+        One row per cell, or as many as its result has. ``cell`` holds the settings as text: a
+        table may turn 5 into 5.0 or None into NaN. Results of other code are among them, with a
+        warning.
     """
-    rows = []
-    for cell in cells:
-        found = read_cell(folder, cell)
-        if found is not None and "result" in found:
-            more = {"seconds": found["seconds"], "key": cell.key, "cell": cell.text}
-            rows.append({**cell, **found["result"], **more})
+    rows, states = [], status(folder, cells, code)
+    for cell, state in states.items():
+        found = read_cell(folder, cell) if state != "missing" else None
+        if not every and (found is None or "result" not in found):
+            continue
+        result = (found or {}).get("result", {})
+        more = {"seconds": (found or {}).get("seconds"), "key": cell.key, "cell": cell.text}
+        if every:
+            more["state"] = state
+        rows += [{**cell, **row, **more} for row in _rows(result)]
+    if stale := list(states.values()).count("stale"):
+        warnings.warn(f"{stale} of {len(states)} results are of other code", stacklevel=2)
     return pd.DataFrame(rows)
 
 
-def status(
-    folder: str | os.PathLike[str], cells: Iterable[Cell], code: Sequence[str] = ()
-) -> dict[str, int]:
-    """How many cells are current, stale, failed and missing."""
-    prints, counts = code_fingerprints(code), {"current": 0, "stale": 0, "failed": 0, "missing": 0}
-    for cell in cells:
-        found = read_cell(folder, cell)
-        if found is None:
-            counts["missing"] += 1
-        elif "error" in found:
-            counts["failed"] += 1
-        else:
-            counts["current" if is_current(found, prints) else "stale"] += 1
-    return counts
+def _rows(result: Result) -> Sequence[Mapping[str, Any]]:
+    return [result] if isinstance(result, Mapping) else result
+
+
+# -- on the command line --------------------------------------------------------------------------
+
+
+class _Only(argparse.Action):
+    """Settings by name; a name that is repeated allows each of its values."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        only: dict[str, Any] = dict(getattr(namespace, self.dest))
+        try:
+            pairs = [parse_setting(text) for text in values]
+        except ValueError as error:
+            raise argparse.ArgumentError(self, str(error)) from error
+        for name, value in pairs:
+            only[name] = (*only[name], value) if name in only else (value,)
+        setattr(namespace, self.dest, only)
 
 
 def sweep_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that every sweep has: what to run, and where."""
-    parser.add_argument("--jobs", type=int, default=2, help="worker processes (default 2)")
-    parser.add_argument("--cluster", metavar="ADDRESS", help="of a Dask scheduler, tcp://host:8786")
-    parser.add_argument(
-        "--only", nargs="+", default=[], metavar="NAME=VALUE", type=parse_setting,
-        help="cells with these settings",
+    group = parser.add_argument_group("sweep")
+    group.add_argument(
+        "--jobs", type=int, default=2, metavar="N",
+        help="processes on this machine, one thread each (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--cell", metavar="KEY", help="run one again, beside its recorded result")
-    parser.add_argument("--list", action="store_true", help="list the cells, and run nothing")
+    group.add_argument(
+        "--cluster", metavar="ADDRESS",
+        help="run on the workers of a Dask scheduler: tcp://host:8786, or its scheduler file",
+    )  # fmt: skip
+    group.add_argument(
+        "--only", nargs="+", action=_Only, default={}, metavar="NAME=VALUE",
+        help="cells with these settings; a name that is repeated allows each of its values",
+    )  # fmt: skip
+    group.add_argument(
+        "--rerun", choices=("stale", "all", "never"), default="stale",
+        help="finished cells to run again: of other code, all, or none (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument("--cell", metavar="KEY", help="run one again, beside its recorded result")
+    group.add_argument("--list", action="store_true", help="list the cells, and run nothing")
+
+
+def listing(
+    folder: str | os.PathLike[str], cells: Iterable[Cell], code: Sequence[str] | None = None
+) -> str:
+    """A line for each cell, with its state, key and settings, then how many there are of each."""
+    states = status(folder, cells, code)
+    lines = [f"{state:<8} {cell.key}  {cell.as_options()}" for cell, state in states.items()]
+    counts = ", ".join(f"{count} {state}" for state, count in Counter(states.values()).items())
+    return "\n".join([*lines, f"{len(states)} cells: {counts}"])
 
 
 def compare_cell(
-    cell: Cell, function: Callable[..., Mapping[str, Any]], recorded: Mapping[str, Any] | None
+    cell: Cell, function: Callable[..., Result] | str, recorded: Result | None
 ) -> pd.DataFrame:
     """Run a cell now, and put its numbers beside the recorded ones.
 
@@ -276,64 +504,181 @@ def compare_cell(
         recorded: the result it had, or None.
 
     Returns:
-        One row per number, columns ``recorded``, ``now``, ``difference``.
+        One row per number, columns ``recorded``, ``now``, ``difference``. Numbers in lists and
+        mappings have dotted names; they are left out if none was recorded.
     """
-    now = function(**cell)
-    numbers = {n: v for n, v in now.items() if isinstance(v, int | float)}
-    table = pd.DataFrame({"recorded": pd.Series(recorded or {}, dtype=object), "now": numbers})
-    table = table.loc[list(numbers)].astype(float)
+    with _one_thread():
+        now = _numbers(_plain(_load(function)(**cell)))
+    then = _numbers(recorded or {})
+    names = [name for name in now if name in then or "." not in name or not recorded]
+    table = pd.DataFrame(
+        {"recorded": [then.get(name) for name in names], "now": [now[name] for name in names]},
+        index=names,
+        dtype=float,
+    )
     return table.assign(difference=table["now"] - table["recorded"])
 
 
-# -- workers --------------------------------------------------------------------------------------
-
-
-def _run(function: Callable[..., Mapping[str, Any]] | str, cell: Cell):
-    """In a worker: a cell and what it came to."""
-    import torch
-
-    torch.set_num_threads(1)
-    start = time.perf_counter()
-    try:
-        if isinstance(function, str):
-            module, _, name = function.partition(":")
-            function = getattr(importlib.import_module(module), name)
-        outcome = {"result": dict(function(**cell))}
-        json.dumps(outcome, allow_nan=False)
-    except Exception:
-        outcome = {"error": traceback.format_exc()}
-    seconds = round(time.perf_counter() - start, 3)
-    return cell, {**outcome, "seconds": seconds, "provenance": provenance()}
-
-
-@contextmanager
-def _workers(jobs: int, cluster: str | None) -> Iterator[Callable[[Iterable], Iterable]]:
-    """Calls what it is given, in whatever order it is done."""
-    if cluster is not None:
-        try:
-            from dask.distributed import Client
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "a cluster needs Dask; pip install 'genkl[cluster]'", name=error.name
-            ) from None
-        with Client(cluster), parallel_config("dask"):
-            yield Parallel(return_as="generator_unordered")
-    elif jobs == 1:
-        yield lambda calls: (call(*args, **options) for call, args, options in calls)
-    else:
-        with parallel_config("loky", inner_max_num_threads=1):
-            parallel = Parallel(jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs",
-                                batch_size=1)  # fmt: skip
-            yield parallel
+def _numbers(value: Any, name: str = "") -> dict[str, float]:
+    """Every number in it, by dotted name."""
+    if isinstance(value, int | float):
+        return {name: value}
+    if isinstance(value, list | tuple):
+        value = {str(at): one for at, one in enumerate(value)}
+    if not isinstance(value, Mapping):
+        return {}
+    parts = (_numbers(one, f"{name}.{key}".lstrip(".")) for key, one in value.items())
+    return {dotted: number for part in parts for dotted, number in part.items()}
 
 
 def exit_status(sweep: Sweep) -> int:
     """0, or 1 with a list of what failed."""
     for cell, why in sweep.failed.items():
-        print(f"failed: {cell.as_options()}: {why}")
+        print(f"failed: {cell.as_options()}: {why} ({sweep.folder / cell.key}.json)")
     return 1 if sweep.failed else 0
 
 
 def stop_on_term() -> None:
     """Let SIGTERM, which schedulers send first, end a sweep as Ctrl-C does."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+# -- workers --------------------------------------------------------------------------------------
+
+Done = tuple[Cell, dict[str, Any]]
+Work = Callable[[Cell], Done]
+
+
+def _run(function: Callable[..., Result] | str, code: Mapping[str, str], cell: Cell) -> Done:
+    """In a worker: a cell and what it came to."""
+    run = _load(function)
+    if other := [module for module in code if _as_loaded(module) != code[module]]:
+        raise WorkerError(
+            f"a worker has another {', '.join(other)} than this sweep: bring both to the same "
+            "source, and start Python and the workers anew"
+        )
+    start = time.perf_counter()
+    try:
+        with _one_thread():
+            outcome = {"result": _plain(run(**cell))}
+        _check_names(outcome["result"], cell)
+    except (Exception, SystemExit):
+        outcome = {"error": traceback.format_exc()}
+    seconds = round(time.perf_counter() - start, 3)
+    return cell, {**outcome, "seconds": seconds, "provenance": provenance()}
+
+
+_as_loaded = functools.cache(code_fingerprint)
+"""A module's fingerprint when this process first asked: what is edited later isn't what runs."""
+
+
+def _check_names(result: Any, cell: Cell) -> None:
+    rows = _rows(result)
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+        raise TypeError(f"a result has values by name, or is a list of such rows; got {result!r}")
+    for name in (name for row in rows for name in row):
+        if name in cell or name in ADDED:
+            raise ValueError(f"a result can't be called {name!r}: the table has such a column")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _died(why: str) -> dict[str, Any]:
+    return {"error": f"its process died: {why}", "seconds": None, "provenance": provenance()}
+
+
+def _local(work: Work, cells: Sequence[Cell], jobs: int) -> Iterator[Done]:
+    """In whatever order they are done. If a process dies, the cells it may have had run alone."""
+    if jobs == 1:
+        yield from map(work, cells)
+        return
+    left, begun = dict.fromkeys(cells), []
+
+    def calls() -> Iterator:
+        for cell in tuple(left):
+            begun.append(cell)
+            yield delayed(work)(cell)
+
+    while left:
+        begun.clear()
+        try:
+            for cell, outcome in _pool(jobs)(calls()):
+                del left[cell]
+                yield cell, outcome
+        except TerminatedWorkerError:
+            for suspect in [cell for cell in begun if cell in left]:
+                del left[suspect]
+                try:
+                    yield from _pool(jobs)([delayed(work)(suspect)])
+                except TerminatedWorkerError as error:
+                    yield suspect, _died(str(error).strip().splitlines()[0])
+
+
+def _pool(jobs: int) -> Parallel:
+    """Processes that outlive the call: a library is imported once in each."""
+    return Parallel(
+        jobs, backend="loky", return_as="generator_unordered", batch_size=1, pre_dispatch=jobs,
+        inner_max_num_threads=1,
+    )  # fmt: skip
+
+
+def _on_cluster(work: Work, cells: Sequence[Cell], cluster: Any) -> Iterator[Done]:
+    """In whatever order they are done; Dask gives a dead worker's cell to three others.
+
+    Not through joblib's own Dask backend: it waits for ever for a cell whose workers die, and
+    runs everything in the caller while there is a single worker.
+    """
+    try:
+        from dask.distributed import Client, KilledWorker, as_completed
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "a cluster needs Dask; pip install 'genkl[cluster]'", name=error.name
+        ) from None
+    is_file = isinstance(cluster, str | os.PathLike) and Path(cluster).is_file()
+    try:
+        client = Client(scheduler_file=cluster) if is_file else Client(cluster)
+    except (OSError, TimeoutError) as error:
+        raise ConnectionError(
+            f"no Dask scheduler answers at {cluster} ({error}); start one with 'dask scheduler'"
+        ) from error
+    with client:
+        address = client.scheduler.address
+        if not client.nthreads():
+            print(f"waiting for workers: dask worker --nthreads 1 {address}", file=sys.stderr)
+        waiting = {
+            client.submit(_run_there, work, cell, key=f"{cell.key}-{uuid.uuid4().hex}"): cell
+            for cell in cells
+        }
+        try:
+            for future in as_completed(list(waiting)):
+                cell = waiting.pop(future)
+                if future.status in ("cancelled", "lost"):
+                    raise ConnectionError(
+                        f"the Dask scheduler at {address} went away; start it, and the same "
+                        "command goes on"
+                    )
+                error = future.exception()
+                if isinstance(error, KilledWorker):
+                    yield cell, _died(str(error).strip().splitlines()[0])
+                else:
+                    yield future.result()
+        finally:
+            client.cancel(list(waiting))
+
+
+def _run_there(work: Work, cell: Cell) -> Done:
+    """On a worker of Dask: threads would share one random generator."""
+    from dask.distributed import get_worker
+
+    if (threads := get_worker().state.nthreads) > 1:
+        raise WorkerError(f"a worker has {threads} threads; start it with --nthreads 1")
+    return work(cell)
