@@ -30,6 +30,7 @@ from genkl.sweep import (
     Sweep,
     compare_cell,
     exit_status,
+    listing,
     run_sweep,
     select,
     stop_on_term,
@@ -50,13 +51,13 @@ def sweep(cells: Sequence[Cell], name: str, options: argparse.Namespace) -> Swee
     ordered = sorted(cells, key=lambda cell: (cell["data"], cell["seed"]))
     return run_sweep(
         ordered, "benchmarks.studies:run_cell", kept(), jobs=options.jobs,
-        cluster=options.cluster, code=MODULES, progress=name,
+        cluster=options.cluster, code=MODULES, rerun=options.rerun, progress=name,
     )  # fmt: skip
 
 
 def run_main(data: Sequence[str], options: argparse.Namespace) -> list[Sweep]:
     """Search, then compare; a selection of cells looks for settings only where it needs them."""
-    only = dict(options.only)
+    only = options.only
     asked = {name: only[name] for name in ("data", "method") if name in only}
     searched = sweep(select(studies.search_cells(data), asked), "search", options)
     chosen = studies.chosen_settings(searched.table())
@@ -70,7 +71,7 @@ def run_main(data: Sequence[str], options: argparse.Namespace) -> list[Sweep]:
 
 def run_ablations(data: Sequence[str], options: argparse.Namespace) -> list[Sweep]:
     """Every study, or those that were asked for."""
-    only = dict(options.only)
+    only = options.only
     done = sweep(select(studies.ablation_cells(data), only), "ablations", options)
     table = done.table()
     if not only:
@@ -153,10 +154,9 @@ def main() -> int:
     if absent := [name for name in options.data if name not in here]:
         print(f"left out, not on this machine (genkl data list): {', '.join(absent)}")
     if options.list:
-        cells = studies.ablation_cells(here) if options.parts == ["ablations"] else [
-            *studies.search_cells(here), *studies.ablation_cells(here)
-        ]  # fmt: skip
-        print("\n".join(f"{cell.key}  {cell.as_options()}" for cell in cells))
+        cells = [] if options.parts == ["ablations"] else studies.search_cells(here)
+        cells += [] if options.parts == ["main"] else studies.ablation_cells(here)
+        print(listing(kept(), select(cells, options.only), MODULES))
         return 0
     stop_on_term()
     work = {"main": run_main, "ablations": run_ablations}

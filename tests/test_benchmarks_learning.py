@@ -1,6 +1,5 @@
 """The end-to-end benchmark: its cells, its studies on tiny networks, its records."""
 
-import argparse
 from collections import Counter
 from dataclasses import replace
 
@@ -196,12 +195,3 @@ def test_unknown_names_are_refused(capsys, monkeypatch):
         with pytest.raises(SystemExit):
             learning.main()
         assert message in capsys.readouterr().err
-
-
-def test_commands_read_settings_as_they_write_them():
-    parser = argparse.ArgumentParser()
-    from genkl.sweep import sweep_arguments
-
-    sweep_arguments(parser)
-    options = parser.parse_args(["--only", "seed=3", "loss=ce + gce", "alpha=null"])
-    assert dict(options.only) == {"seed": 3, "loss": "ce + gce", "alpha": None}
