@@ -57,7 +57,7 @@ def sweep(cells: Sequence[Cell], name: str, options: argparse.Namespace) -> Swee
 
 def run_main(data: Sequence[str], options: argparse.Namespace) -> list[Sweep]:
     """Search, then compare; a selection of cells looks for settings only where it needs them."""
-    only = dict(options.only)
+    only = options.only
     asked = {name: only[name] for name in ("data", "method") if name in only}
     searched = sweep(select(studies.search_cells(data), asked), "search", options)
     chosen = studies.chosen_settings(searched.table())
@@ -71,7 +71,7 @@ def run_main(data: Sequence[str], options: argparse.Namespace) -> list[Sweep]:
 
 def run_ablations(data: Sequence[str], options: argparse.Namespace) -> list[Sweep]:
     """Every study, or those that were asked for."""
-    only = dict(options.only)
+    only = options.only
     done = sweep(select(studies.ablation_cells(data), only), "ablations", options)
     table = done.table()
     if not only:
@@ -154,9 +154,8 @@ def main() -> int:
     if absent := [name for name in options.data if name not in here]:
         print(f"left out, not on this machine (genkl data list): {', '.join(absent)}")
     if options.list:
-        cells = studies.ablation_cells(here) if options.parts == ["ablations"] else [
-            *studies.search_cells(here), *studies.ablation_cells(here)
-        ]  # fmt: skip
+        cells = [] if options.parts == ["ablations"] else studies.search_cells(here)
+        cells += [] if options.parts == ["main"] else studies.ablation_cells(here)
         print(listing(kept(), select(cells, options.only), MODULES))
         return 0
     stop_on_term()

@@ -32,7 +32,7 @@ def sources(name: str, cell_type: str) -> list[str]:
 
 
 def test_there_are_notebooks() -> None:
-    assert len(NAMES) == 13
+    assert len(NAMES) == 15
 
 
 @every_notebook

@@ -18,6 +18,10 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 
+from genkl.book import Project, read_repository, rerun_section, up_to_date
+from genkl.book.comparison import own_path, recorded_path
+from genkl.book.parameters import PARAMETERS, assigned_values, tags_of
+
 FOLDER = "notebooks/"
 
 
@@ -37,15 +41,44 @@ def executed_copy(app: Sphinx, docname: str) -> Path:
 
 
 def read_executed(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Replace a notebook's source by its executed copy."""
+    """Replace a notebook's source by its executed copy, with the prose that it has now."""
     if not docname.startswith(FOLDER):
         return
     copy = executed_copy(app, docname)
     app.env.note_dependency(str(copy))
-    notebook = json.loads(copy.read_text("utf-8"))
+    notebook = up_to_date(json.loads(source[0]), json.loads(copy.read_text("utf-8")))
     if note := parameters_note(notebook["metadata"].get("genkl", {}).get("changed", {})):
         insert_below_title(notebook["cells"], note)
+    anchor_figures(notebook["cells"])
+    append_section(notebook["cells"], run_it_yourself(app, docname, notebook))
     source[0] = json.dumps(notebook)
+
+
+def run_it_yourself(app: Sphinx, docname: str, notebook: dict[str, Any]) -> str:
+    """The section that ends a chapter; the page is read again when a record behind it changes."""
+    name = docname.removeprefix(FOLDER)
+    project = Project(Path(app.srcdir), app.config.genkl_profile)
+    for path in (recorded_path(project, name), own_path(project, name)):
+        app.env.note_dependency(str(path))
+    (cell,) = (cell for cell in notebook["cells"] if PARAMETERS in tags_of(cell))
+    values = assigned_values("".join(cell["source"]))
+    return rerun_section(project, name, values, read_repository(project.root))
+
+
+def append_section(cells: list[dict[str, Any]], text: str) -> None:
+    cells.append({"cell_type": "markdown", "id": "run-it", "metadata": {}, "source": text})
+
+
+def anchor_figures(cells: list[dict[str, Any]]) -> None:
+    """Give each cell that names its figure (``genkl: {figure: ...}``) a target to link to."""
+    named = [
+        (number, cell["metadata"].get("genkl", {}).get("figure"))
+        for number, cell in enumerate(cells)
+    ]
+    for number, name in reversed(named):
+        if name:
+            target = {"cell_type": "markdown", "id": name, "metadata": {}, "source": f"({name})="}
+            cells.insert(number, target)
 
 
 def parameters_note(changed: dict[str, list[Any]]) -> str:

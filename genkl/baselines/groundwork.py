@@ -68,18 +68,20 @@ class Groundwork:
         """Whether nothing is verified."""
         return len(self.dataset.clean) == 0
 
-    def check_fits(self, setting: Setting) -> None:
-        """Refuse a run that this was not made for.
+    def check_fits(
+        self, dataset: NoisyDataset, config: GenKLConfig, seed: int, make_model: ModelFactory
+    ) -> None:
+        """Refuse a run that this was not made for; arguments as of `run_method`.
 
         Raises:
             ValueError: another seed, other pre-training, other networks, or other data.
         """
-        ours, theirs = self.setting, setting
+        ours = self.setting
         pairs = {
-            "seed": (ours.seed, theirs.seed),
-            "config.pretrain": (ours.config.pretrain, theirs.config.pretrain),
-            "config.first_ensemble": (ours.config.first_ensemble, theirs.config.first_ensemble),
-            "make_model": (ours.make_model, theirs.make_model),
+            "seed": (ours.seed, seed),
+            "config.pretrain": (ours.config.pretrain, config.pretrain),
+            "config.first_ensemble": (ours.config.first_ensemble, config.first_ensemble),
+            "make_model": (ours.make_model, make_model),
         }
         for name, (mine, other) in pairs.items():
             if mine != other:
@@ -88,7 +90,7 @@ class Groundwork:
                     "prepare one for each, see Groundwork.prepare"
                 )
         for name in ("clean", "noisy", "validation"):
-            mine, other = (getattr(one.dataset, name) for one in (ours, theirs))
+            mine, other = (getattr(one, name) for one in (self.dataset, dataset))
             if mine.inputs is not other.inputs or not mine.labels.equal(other.labels):
                 raise ValueError(
                     f"groundwork was prepared for another {name} split; pass groundwork.dataset "

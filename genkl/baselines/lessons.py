@@ -67,7 +67,9 @@ def with_gce(work: Groundwork, settings: Settings) -> Lesson:
 def bootstrapped(work: Groundwork, settings: Settings) -> Lesson:
     """Targets that are part label, part the network's current prediction."""
     loss = {"hard": hard_bootstrapping, "soft": soft_bootstrapping}[settings["variant"]]
-    return _with_loss(work, partial(loss, beta=settings["beta"]))
+    if settings["beta"] is not None:
+        loss = partial(loss, beta=settings["beta"])
+    return _with_loss(work, loss)
 
 
 def forward_corrected(work: Groundwork, settings: Settings) -> Lesson:

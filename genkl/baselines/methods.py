@@ -102,7 +102,7 @@ class Method:
 
 
 def _check_value(name: str, value: Any) -> None:
-    if value is None and name in FROM_CONFIG:
+    if value is None and name in OPTIONAL:
         return
     if name in CHOICES:
         check_choice(name, value, CHOICES[name])
@@ -112,8 +112,8 @@ def _check_value(name: str, value: Any) -> None:
         raise ValueError(f"{name} is {value!r}; state {words}")
 
 
-FROM_CONFIG = ("max_flag_rate", "mixup_alpha")
-"""Settings of GenKL that None leaves to the configuration."""
+OPTIONAL = ("beta", "max_flag_rate", "mixup_alpha")
+"""Settings that may be None: the paper's beta, what the configuration says."""
 
 CHOICES: Mapping[str, tuple[str, ...]] = {"variant": ("hard", "soft"), "filter_by": FILTERS}
 
@@ -134,7 +134,9 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
 RATES = {FACTOR: (1.0, 0.1, 0.3, 3.0)}
 """What is tried for a method that has no setting of its own."""
 
-TWO_RATES = {FACTOR: (1.0, 3.0)}
+TWO_RATES = {FACTOR: (1.0, 0.3)}
+"""What is tried with each of two values of a method's own setting. The learning rate decides how
+much of the noise is learned in so many steps, so it is tuned for all."""
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
@@ -169,7 +171,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 "targets",
                 "szegedy2016rethinking",
                 {"smoothing": 0.1},
-                {"smoothing": (0.1, 0.2, 0.4, 0.6)},
+                {"smoothing": (0.1, 0.4), **TWO_RATES},
                 lessons.label_smoothing,
             ),
             Method(
@@ -177,7 +179,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 "targets",
                 "zhang2018mixup",
                 {"mixup_alpha": 1.0},
-                {"mixup_alpha": (1.0, 0.2, 4.0, 16.0)},
+                {"mixup_alpha": (1.0, 8.0), **TWO_RATES},
                 lessons.mixed_up,
             ),
             Method(
@@ -192,8 +194,8 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 "bootstrapping",
                 "loss",
                 "reed2015training",
-                {"variant": "hard", "beta": 0.8},
-                {"variant": ("hard", "soft"), "beta": (0.8, 0.95)},
+                {"variant": "hard", "beta": None},
+                {"variant": ("hard", "soft"), **TWO_RATES},
                 lessons.bootstrapped,
             ),
             Method(
@@ -209,7 +211,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 "selection",
                 "northcutt2021confident",
                 {"filter_by": FILTERS[0]},
-                {"filter_by": FILTERS},
+                {"filter_by": FILTERS[:2], **TWO_RATES},
                 lessons.confident,
             ),
             Method(
@@ -217,7 +219,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 "selection",
                 "yao2021josrc",
                 {"tau_clean": 0.75},
-                {"tau_clean": (0.75, 0.3, 0.5, 0.9)},
+                {"tau_clean": (0.75, 0.5), **TWO_RATES},
                 lessons.jo_src,
             ),
             Method(
@@ -225,7 +227,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 "selection",
                 "albert2022addressing",
                 {"threshold": math.log(2)},
-                {"threshold": (math.log(2), 0.4, 0.55, 0.85)},
+                {"threshold": (math.log(2), 0.5), **TWO_RATES},
                 lessons.dsos,
             ),
             Method(
@@ -233,7 +235,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 "targets",
                 "bahri2020deep",
                 {"neighbors": 20, "clean_weight": 5.0},
-                {"neighbors": (20, 50), "clean_weight": (5.0, 1.0)},
+                {"neighbors": (20, 50), **TWO_RATES},
                 lessons.relabelled_by_neighbors,
             ),
             Method(

@@ -56,8 +56,9 @@ def run_method(
         settings: of the method, replacing those of ``METHODS[name].settings``.
         make_model: builds a network.
         backbone: see `run_genkl`.
-        groundwork: predictions and neighbours that were prepared for these data, this seed and
-            this configuration, see `Groundwork`; None prepares what the method needs.
+        groundwork: predictions and neighbours that runs share, prepared for this seed and this
+            configuration; the data set must be its own, ``groundwork.dataset``. None prepares what
+            the method needs.
         engine, run_dir, resume, checkpoint_every, progress: see `run_genkl`.
 
     Returns:
@@ -78,6 +79,8 @@ def run_method(
             f"{name} learns from verified labels, and the clean split of {dataset.name} is empty; "
             "verify some instances, load with a larger share, or choose another method"
         )
+    if groundwork is not None:
+        groundwork.check_fits(dataset, config, seed, make_model)
     rate = config.train.learning_rate * chosen[FACTOR]
     config = replace(config, train=replace(config.train, learning_rate=rate))
     options: dict[str, Any] = {
@@ -95,10 +98,7 @@ def run_method(
         return _run_rounds(method, dataset, config, chosen, groundwork, options)
 
     def teach(setting: Setting) -> Lesson:
-        if groundwork is not None:
-            groundwork.check_fits(setting)
-            return method.teach(groundwork, chosen)
-        return method.teach(Groundwork(setting), chosen)
+        return method.teach(groundwork or Groundwork(setting), chosen)
 
     return run_once(dataset, config, name, teach, finetune=method.finetunes, **options)
 
@@ -118,12 +118,6 @@ def _run_rounds(
         config = replace(config, clean_threshold=CLEAN_THRESHOLD)
     predictor = ()
     if groundwork is not None and config.clean_threshold is None:
-        groundwork.check_fits(
-            Setting(
-                dataset, config, options["seed"], options["make_model"],
-                groundwork.setting.losses, groundwork.setting.engine,
-            )
-        )  # fmt: skip
         predictor = tuple(groundwork.predictor())
     identify = None if method.identify is divergence_rule else method.identify(config)
     return run_genkl(

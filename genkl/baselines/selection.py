@@ -15,6 +15,7 @@ from genkl.detectors.evidence import Evidence, import_extra
 from genkl.detectors.labels import DSOS, jensen_shannon
 
 MIXTURE_STEPS = 50
+TINY = float(np.finfo(np.float64).tiny)
 INSIDE = 1e-4
 """How far from 0 and 1 a Beta distribution is fitted: its density is infinite there."""
 
@@ -150,21 +151,37 @@ def upper_component(values: np.ndarray) -> np.ndarray:
     """
     if len(values) == 0 or np.ptp(values) == 0:
         return np.zeros(len(values))
-    scaled = (values - values.min()) / np.ptp(values)
-    scaled = np.clip(scaled, INSIDE, 1 - INSIDE)
-    posterior = (scaled > np.median(scaled)).astype(np.float64)
-    posterior = np.clip(posterior, 0.05, 0.95)
+    scaled = np.clip((values - values.min()) / np.ptp(values), INSIDE, 1 - INSIDE)
+    posterior = np.where(scaled > np.median(scaled), 0.95, 0.05)
     for _ in range(MIXTURE_STEPS):
-        weights = np.stack([1 - posterior, posterior])
-        density = np.stack([weight.mean() * _beta_density(scaled, weight) for weight in weights])
-        posterior = density[1] / np.maximum(density.sum(axis=0), np.finfo(float).tiny)
-    return posterior
+        components = [_Beta.of(scaled, weights) for weights in (1 - posterior, posterior)]
+        posterior = _posterior(components, scaled)
+    # Beyond the means, a wide component would win again what a narrow one lies nearer to.
+    low, high = sorted(one.mean for one in components)
+    return _posterior(components, np.clip(scaled, low, high))
 
 
-def _beta_density(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Density of the Beta distribution with the weighted mean and variance of the values."""
-    total = max(weights.sum(), np.finfo(float).tiny)
-    mean = float(weights @ values / total)
-    variance = max(float(weights @ np.square(values - mean) / total), INSIDE**2)
-    concentration = max(mean * (1 - mean) / variance - 1, INSIDE)
-    return beta_distribution.pdf(values, mean * concentration, (1 - mean) * concentration)
+@dataclass(frozen=True)
+class _Beta:
+    """A Beta distribution and its weight in a mixture."""
+
+    mean: float
+    concentration: float
+    weight: float
+
+    @staticmethod
+    def of(values: np.ndarray, weights: np.ndarray) -> _Beta:
+        """With the weighted mean and variance of the values."""
+        total = max(weights.sum(), TINY)
+        mean = float(np.clip(weights @ values / total, INSIDE, 1 - INSIDE))
+        variance = max(float(weights @ np.square(values - mean) / total), INSIDE**2)
+        return _Beta(mean, max(mean * (1 - mean) / variance - 1, INSIDE), total / len(values))
+
+    def density(self, values: np.ndarray) -> np.ndarray:
+        a, b = self.mean * self.concentration, (1 - self.mean) * self.concentration
+        return self.weight * beta_distribution.pdf(values, a, b)
+
+
+def _posterior(components: list[_Beta], values: np.ndarray) -> np.ndarray:
+    lower, upper = (one.density(values) for one in components)
+    return upper / np.maximum(lower + upper, TINY)

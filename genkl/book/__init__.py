@@ -10,14 +10,26 @@ each one only when something it depends on has changed, and renders the pages fr
 A profile (``notebooks/manifest.yml``) names the parameters of every notebook.
 """
 
+from genkl.book.comparison import compare, compare_records
+from genkl.book.copies import code_fingerprint, up_to_date
 from genkl.book.dependencies import package_files
 from genkl.book.execution import Outcome, change_chapter, execute, summarize
+from genkl.book.online import Repository, read_repository, with_setup, write_setup_cells
 from genkl.book.parameters import Parameter, check_parameters, read_parameters, with_parameters
 from genkl.book.profiles import Job, plan, read_manifest, read_overrides
 from genkl.book.project import BookError, Project
 from genkl.book.rendering import build_html, render
+from genkl.book.rerun import papermill_command, rerun_section
 
 __all__ = [
+    "write_setup_cells",
+    "with_setup",
+    "rerun_section",
+    "read_repository",
+    "papermill_command",
+    "compare_records",
+    "compare",
+    "Repository",
     "BookError",
     "Job",
     "Outcome",
@@ -26,6 +38,7 @@ __all__ = [
     "build_html",
     "change_chapter",
     "check_parameters",
+    "code_fingerprint",
     "execute",
     "package_files",
     "plan",
@@ -34,5 +47,6 @@ __all__ = [
     "read_parameters",
     "render",
     "summarize",
+    "up_to_date",
     "with_parameters",
 ]

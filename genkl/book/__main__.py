@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from genkl.book.comparison import compare
 from genkl.book.execution import change_chapter, execute, summarize
-from genkl.book.profiles import read_overrides
+from genkl.book.online import write_setup_cells
+from genkl.book.profiles import plan, read_overrides
 from genkl.book.project import DEFAULT_PROFILE, BookError, Project
 from genkl.book.rendering import render
 
@@ -76,6 +78,22 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     )
     one.set_defaults(book_command=_render_command)
 
+    one = commands.add_parser(
+        "compare", parents=[shared], help="hold a run's record against the one in results/"
+    )
+    one.add_argument("name", metavar="NAME", help="a notebook, such as 2_identification")
+    one.add_argument(
+        "record", nargs="?", type=Path, help="a record (default: that of the last execution)"
+    )
+    one.set_defaults(book_command=_compare_command)
+
+    one = commands.add_parser(
+        "online",
+        parents=[shared],
+        help="write Colab's first cell into the notebooks",
+    )
+    one.set_defaults(book_command=_online_command)
+
 
 def _execute_command(project: Project, options: argparse.Namespace) -> int:
     outcome = execute(project, options.names, jobs=options.jobs, force=options.force)
@@ -103,6 +121,18 @@ def _chapter_command(project: Project, options: argparse.Namespace) -> int:
 def _render_command(project: Project, options: argparse.Namespace) -> int:
     page = render(project, jobs=getattr(options, "jobs", None))
     print(f"The book: {page}", flush=True)
+    return 0
+
+
+def _compare_command(project: Project, options: argparse.Namespace) -> int:
+    plan(project, [options.name], {})
+    print(compare(project, options.name, options.record), flush=True)
+    return 0
+
+
+def _online_command(project: Project, options: argparse.Namespace) -> int:
+    changed = write_setup_cells(project)
+    print(f"Notebooks changed: {', '.join(changed) or 'none'}", flush=True)
     return 0
 
 

@@ -17,11 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from genkl.book.copies import SETUP, code_fingerprint
 from genkl.book.parameters import (
+    PARAMETERS,
     Parameter,
     check_parameters,
     code_cells,
     read_parameters,
+    tags_of,
     with_parameters,
 )
 from genkl.book.profiles import Job, plan, read_overrides
@@ -50,9 +53,9 @@ def execute(
 ) -> Outcome:
     """Execute the stale notebooks of a profile.
 
-    A notebook is stale when its content, its parameters, a package file that it uses, or the
-    version of an installed dependency differs from those of its last good copy. A failing one
-    leaves the others to finish and its last good copy in place.
+    A notebook is stale when its code, its parameters, a package file that it uses, or the version
+    of an installed dependency differs from those of its last good copy; its prose may change. A
+    failing one leaves the others to finish and its last good copy in place.
 
     Args:
         project: the book and the profile.
@@ -87,7 +90,8 @@ def execute(
 
     def task_notebook() -> Iterator[dict[str, Any]]:
         for job in planned:
-            settings = [job.parameters, job.changed, threads, versions]
+            code = code_fingerprint(project.template(job.name))
+            settings = [job.parameters, job.changed, threads, versions, code]
             yield {
                 "name": job.name,
                 "actions": [(_run_job, [project, job, threads, outcome])],
@@ -143,10 +147,12 @@ def _run_job(project: Project, job: Job, threads: int, outcome: Outcome) -> Any:
 def _prepare(project: Project, job: Job) -> dict[str, Any]:
     """The notebook with this job's parameters written in its parameters cell."""
     notebook: dict[str, Any] = json.loads(project.template(job.name).read_text("utf-8"))
+    notebook["cells"] = [cell for cell in notebook["cells"] if SETUP not in tags_of(cell)]
     for cell in notebook["cells"]:
-        if "parameters" in cell["metadata"].get("tags", []):
+        if PARAMETERS in tags_of(cell):
             cell["source"] = with_parameters("".join(cell["source"]), job.parameters)
-    notebook["metadata"][PACKAGE] = {"profile": project.profile, "changed": job.changed}
+    own = notebook["metadata"].setdefault(PACKAGE, {})
+    own |= {"profile": project.profile, "changed": job.changed}
     return notebook
 
 

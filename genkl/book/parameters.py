@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
+import re
+import tokenize
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +14,28 @@ from typing import Any
 
 from genkl.book.project import BookError
 
+PARAMETERS = "parameters"
+"""The tag of a notebook's parameters cell, which is papermill's."""
+
 
 @dataclass(frozen=True)
 class Parameter:
-    """One line of a notebook's parameters cell, such as ``alpha: float = 1.05``."""
+    """One line of a notebook's parameters cell.
+
+    In ``alpha: float = 1.05  # weight of the entropy [0.4 to 1.4]`` the comment is the
+    ``meaning``, and what stands in brackets at its end the ``range`` worth trying.
+    """
 
     name: str
     default: Any
     annotation: str
+    meaning: str = ""
+    range: str = ""
+
+
+def tags_of(cell: Mapping[str, Any]) -> set[str]:
+    """The tags of a notebook's cell."""
+    return set(cell["metadata"].get("tags", []))
 
 
 def code_cells(template: Path) -> list[dict[str, Any]]:
@@ -36,12 +53,37 @@ def read_parameters(template: Path) -> dict[str, Parameter]:
     """
     parameters = {}
     for cell in code_cells(template):
-        if "parameters" in cell["metadata"].get("tags", []):
+        if PARAMETERS in tags_of(cell):
+            comments = _comments(cell["source"])
             for name, annotation, value in _assignments(template, cell["source"]):
                 default = ast.literal_eval(value)
                 written = ast.unparse(annotation) if annotation else type(default).__name__
-                parameters[name] = Parameter(name, default, written)
+                meaning, usual = _explained(comments.get(value.end_lineno or 0, ""))
+                parameters[name] = Parameter(name, default, written, meaning, usual)
     return parameters
+
+
+def assigned_values(source: str) -> dict[str, Any]:
+    """The values that a parameters cell assigns."""
+    return {
+        name: ast.literal_eval(value) for name, _, value in _assignments(Path(PARAMETERS), source)
+    }
+
+
+def _comments(source: str) -> dict[int, str]:
+    """The comments of a piece of code, by line."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {
+        token.start[0]: token.string.lstrip("# ").rstrip()
+        for token in tokens
+        if token.type == tokenize.COMMENT
+    }
+
+
+def _explained(comment: str) -> tuple[str, str]:
+    """A comment's meaning, and the range that it gives in brackets at its end."""
+    found = re.fullmatch(r"(.*?)\s*(?:\[([^\[\]]+)\])?", comment)
+    return (found[1], found[2] or "") if found else (comment, "")
 
 
 def _assignments(template: Path, source: str) -> Iterator[tuple[str, ast.expr | None, ast.expr]]:
@@ -73,8 +115,10 @@ def with_parameters(source: str, values: Mapping[str, Any]) -> str:
     for line in lines:
         starts.append(starts[-1] + len(line))
     text = source.encode()
-    for name, _, value in reversed(list(_assignments(Path("parameters"), source))):
-        if name in values and value.end_lineno and value.end_col_offset is not None:
+    for name, _, value in reversed(list(_assignments(Path(PARAMETERS), source))):
+        if name not in values or repr(values[name]) == repr(ast.literal_eval(value)):
+            continue  # as it is written
+        if value.end_lineno and value.end_col_offset is not None:
             begin = starts[value.lineno - 1] + value.col_offset
             end = starts[value.end_lineno - 1] + value.end_col_offset
             text = text[:begin] + repr(values[name]).encode() + text[end:]

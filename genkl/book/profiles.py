@@ -15,7 +15,7 @@ from genkl.book.project import BookError, Project
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook to execute: with which parameters, and what it depends on.
+    """One notebook to execute: with which parameters, and the files that its code depends on.
 
     ``changed`` maps a parameter that the reader changed to [its value, its value otherwise].
     """
@@ -106,9 +106,5 @@ def _plan_one(
         name=name,
         parameters=parameters,
         changed={key: [value, usual[key]] for key, value in changes.items() if value != usual[key]},
-        depends_on=[
-            template,
-            *package_files(project, template),
-            *quoted_files(project, template),
-        ],
+        depends_on=[*package_files(project, template), *quoted_files(project, template)],
     )

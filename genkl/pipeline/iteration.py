@@ -38,7 +38,7 @@ from genkl.relabel import (
     relabel_instances,
     reverse_class_ratio,
 )
-from genkl.train import PUBLISHED_TRAINING, Examples, FitResult
+from genkl.train import PUBLISHED_TRAINING, Examples, FitResult, Phase
 
 PUBLISHED_RUN = PUBLISHED_RELABELLING | PUBLISHED_TRAINING | Published.SELECTION_ON_TEST
 """The switches that `run_genkl` implements: all of them."""
@@ -315,7 +315,8 @@ def run_once(
     Args:
         dataset: see `load_dataset`; its clean split may be empty if the method can do without.
         config: its ``train`` and ``finetune`` phases and ``ensemble`` are used. Nothing but the
-            clean split counts as clean: ``clean_threshold`` is left out.
+            clean split counts as clean: ``clean_threshold`` is left out. A batch has as many rows
+            as GenKL's, drawn from all examples alike (``clean_batch_size`` is added).
         method: name in the record.
         teach: decides what is learned from; may train models of its own before.
         finetune: whether the models are fine-tuned on the clean split (if there is any).
@@ -336,7 +337,7 @@ def run_once(
         dataset, config, make_model, backbone, engine, progress, needs=("validation", "test")
     )
     start = time.perf_counter()
-    config = replace(config, clean_threshold=None)
+    config = replace(config, clean_threshold=None, train=_mixed_batches(config.train))
     if not finetune or len(dataset.clean) == 0:
         config = replace(config, finetune=replace(config.finetune, steps=0))
     setting = Setting(dataset, config, seed, make_model, PAPER_LOSSES, engine)
@@ -353,6 +354,12 @@ def run_once(
         seconds = time.perf_counter() - start
         only = _round(setting, 1, models, fits, lesson.examples, seconds=seconds)
         return _finish(setting, method, [only], tuple(models), settings, lesson.facts)
+
+
+def _mixed_batches(phase: Phase) -> Phase:
+    """As many rows in a batch, drawn from all examples alike."""
+    size = phase.batch_size + (phase.clean_batch_size or 0)
+    return replace(phase, batch_size=size, clean_batch_size=None)
 
 
 @contextmanager

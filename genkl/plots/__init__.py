@@ -7,7 +7,13 @@ them, or makes a figure and returns that.
 
 from genkl.plots.choosing import plot_alpha_paths, plot_flag_rates
 from genkl.plots.data import plot_class_counts, plot_noise_matrix, plot_photographs
-from genkl.plots.detection import plot_condition, plot_over_base, plot_recall, plot_score_grid
+from genkl.plots.detection import (
+    plot_condition,
+    plot_losses_to_best,
+    plot_over_base,
+    plot_recall,
+    plot_score_grid,
+)
 from genkl.plots.instances import (
     plot_flagged_by_threshold,
     plot_images,
@@ -73,6 +79,7 @@ __all__ = [
     "plot_growth",
     "plot_images",
     "plot_level",
+    "plot_losses_to_best",
     "plot_methods",
     "plot_noise_matrix",
     "plot_over_base",

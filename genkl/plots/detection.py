@@ -120,3 +120,23 @@ def plot_condition(ax: Axes, frame: pd.DataFrame, methods: Sequence[str], label:
     ax.set_xticks(range(len(values)), names)
     ax.set(xlabel=label, ylabel="AUROC")
     return ax
+
+
+def plot_losses_to_best(ax: Axes, lost: pd.DataFrame) -> Axes:
+    """How far each method (row) is behind the best one of each data set (column), in points.
+
+    Args:
+        ax: where to draw.
+        lost: points, 0 for the best of a column and below 0 for the others; NaN where a method
+            can't be used. Drawn from 0 to -15: what is worse is as dark.
+    """
+    sns.heatmap(
+        lost, ax=ax, cmap="Oranges_r", vmin=-15, vmax=0, annot=True, fmt=".1f",
+        annot_kws={"fontsize": 10}, linewidths=1, cbar=False,
+    )  # fmt: skip
+    ax.set(xlabel="", ylabel="")
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.set_xticks(ax.get_xticks(), ax.get_xticklabels(), rotation=35, ha="left")
+    ax.set_yticks(ax.get_yticks(), ax.get_yticklabels(), rotation=0)
+    return ax

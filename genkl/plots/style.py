@@ -28,6 +28,9 @@ METHOD_COLORS = {
     "given labels": RED,
     "given labels + fine-tuning": PURPLE,
     "clean set alone": GREEN,
+    "kNN relabelling": ORANGE,
+    "GCE": BLACK,
+    "GenKL, entropy": ORANGE,
     "alpha within a budget": BLUE,
     "alpha far too low": RED,
 }
