@@ -360,7 +360,7 @@ def start(folder, *options, **more):
 
 def wait_until(condition, process):
     while not condition():
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.stderr and process.stderr.read()
         time.sleep(0.05)
 
 
@@ -444,6 +444,9 @@ def test_a_cluster_without_dask_names_the_remedy(tmp_path, log, monkeypatch):
         sweep(cells_of(log), tmp_path / "kept", cluster="tcp://127.0.0.1:8786")
 
 
+SCHEDULER = ("scheduler", "--host", "127.0.0.1", "--port", "0", "--idle-timeout", "10 minutes")
+
+
 @pytest.fixture
 def dask(tmp_path):
     """Starts ``dask scheduler`` and ``dask worker`` processes, and ends them."""
@@ -469,12 +472,9 @@ def dask(tmp_path):
 def test_a_cluster_gives_what_one_process_gives_though_a_worker_dies(tmp_path, log, dask):
     address_file = tmp_path / "scheduler.json"
     where = ("--scheduler-file", str(address_file))
-    scheduler = dask("scheduler", "--host", "127.0.0.1", "--port", "0", *where)
-    wait_until(address_file.exists, scheduler)
+    wait_until(address_file.exists, dask(*SCHEDULER, *where))
     workers = [dask("worker", "--nthreads", "1", *where) for _ in range(2)]
-    process = start(
-        tmp_path, "--count", "8", "--sleep", "1", "--cluster", str(address_file)
-    )  # fmt: skip
+    process = start(tmp_path, "--count", "8", "--sleep", "1", "--cluster", str(address_file))
     wait_until(lambda: len(kept_in(tmp_path)) >= 2, process)
     os.killpg(workers[0].pid, signal.SIGKILL)
     assert process.wait() == 0, process.stderr.read()
@@ -488,7 +488,7 @@ def test_a_cluster_gives_what_one_process_gives_though_a_worker_dies(tmp_path, l
 def test_workers_that_would_give_other_numbers_are_refused(tmp_path, log, dask):
     address_file = tmp_path / "scheduler.json"
     where = ("--scheduler-file", str(address_file))
-    wait_until(address_file.exists, dask("scheduler", "--host", "127.0.0.1", "--port", "0", *where))
+    wait_until(address_file.exists, dask(*SCHEDULER, *where))
     dask("worker", "--nthreads", "2", *where)
     with pytest.raises(WorkerError, match="2 threads; start it with --nthreads 1"):
         sweep(cells_of(log), tmp_path / "kept", cluster=str(address_file))
