@@ -293,8 +293,8 @@ def run_sweep(
                     bar.set_postfix_str(f"{len(failed)} failed")
                 bar.update()
     except KeyboardInterrupt:
-        print(f"interrupted: {bar.n} of {len(cells)} cells are kept in {folder}; the same command "
-              "goes on", file=sys.stderr)  # fmt: skip
+        print(f"interrupted: finished cells are kept in {folder}; the same command goes on",
+              file=sys.stderr)  # fmt: skip
         raise
     return Sweep(folder, cells, failed, len(todo))
 
