@@ -107,7 +107,9 @@ def small_book(tmp_path: Path) -> Project:
     shutil.copy(REPOSITORY / "_config.yml", tmp_path)
     for folder in ("_ext", "_static"):
         shutil.copytree(REPOSITORY / "book" / folder, tmp_path / "book" / folder)
-    solution = "```{exercise}\n:label: %s\nWhy?\n```\n\n" + FORMS["backticks"].replace(" ex\n", " %s\n")
+    solution = "```{exercise}\n:label: %s\nWhy?\n```\n\n" + FORMS["backticks"].replace(
+        " ex\n", " %s\n"
+    )
     (tmp_path / "book" / "references.bib").write_text("")
     (tmp_path / "book" / "index.md").write_text("# Start\n\n" + solution % ("one", "one"))
     (tmp_path / "book" / "instructor").mkdir()
