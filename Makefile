@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help book full records bench test serve clean constraints
+.PHONY: help book full student instructor slides records bench test serve clean constraints
 
 help: ## List these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,6 +18,15 @@ book: $(VENV)/.installed-book ## Execute what is stale and render the book into 
 
 full: ## The same with the profile `full`: more seeds, longer training
 	@$(MAKE) --no-print-directory book PROFILE=full
+
+student: $(VENV)/.installed-book ## The pages without any solution, into _build/student
+	@$(BIN)/python -P -m genkl.book render --profile $(PROFILE) --audience student
+
+instructor: $(VENV)/.installed-book ## The pages with solutions and the key, into _build/instructor
+	@$(BIN)/python -P -m genkl.book render --profile $(PROFILE) --audience instructor
+
+slides: book ## Three lectures from the rendered pages, into _build/slides
+	@$(BIN)/python -P -m genkl.book slides --profile $(PROFILE)
 
 records: book ## Keep the measured results of PROFILE, with their provenance, in results/
 	@mkdir -p results/$(PROFILE)

@@ -126,6 +126,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     written_from = f"{profile} {style_digest(Path(app.srcdir) / 'book' / '_static')}"
     app.add_config_value("genkl_written_from", written_from, "html")  # another: write them again
     app.connect("builder-inited", execute_stale)
-    app.connect("source-read", read_executed)
+    app.connect("source-read", read_executed, priority=400)  # before book/_ext/audience.py
     app.connect("env-get-outdated", pages_that_quote)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -20,8 +20,11 @@ from genkl.book.profiles import Job, plan, read_manifest, read_overrides
 from genkl.book.project import BookError, Project
 from genkl.book.rendering import build_html, render
 from genkl.book.rerun import papermill_command, rerun_section
+from genkl.book.slides import build_slides, read_lectures
 
 __all__ = [
+    "build_slides",
+    "read_lectures",
     "write_setup_cells",
     "with_setup",
     "rerun_section",

@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from genkl.book.audience import AUDIENCES
 from genkl.book.comparison import compare
 from genkl.book.execution import change_chapter, execute, summarize
 from genkl.book.online import write_setup_cells
 from genkl.book.profiles import plan, read_overrides
 from genkl.book.project import DEFAULT_PROFILE, BookError, Project
 from genkl.book.rendering import render
+from genkl.book.slides import build_slides
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,7 +78,16 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     one = commands.add_parser(
         "render", parents=[shared, parallel], help="execute, then build _build/html"
     )
+    one.add_argument(
+        "--audience", choices=AUDIENCES, default=AUDIENCES[0],
+        help="student: no solutions; instructor: the key, too (default: %(default)s)",
+    )  # fmt: skip
     one.set_defaults(book_command=_render_command)
+
+    one = commands.add_parser(
+        "slides", parents=[shared], help="make the lectures' slides from the rendered pages"
+    )
+    one.set_defaults(book_command=_slides_command)
 
     one = commands.add_parser(
         "compare", parents=[shared], help="hold a run's record against the one in results/"
@@ -119,8 +130,15 @@ def _chapter_command(project: Project, options: argparse.Namespace) -> int:
 
 
 def _render_command(project: Project, options: argparse.Namespace) -> int:
-    page = render(project, jobs=getattr(options, "jobs", None))
+    audience = getattr(options, "audience", AUDIENCES[0])
+    page = render(project, jobs=getattr(options, "jobs", None), audience=audience)
     print(f"The book: {page}", flush=True)
+    return 0
+
+
+def _slides_command(project: Project, options: argparse.Namespace) -> int:
+    for path in build_slides(project, project.html, project.html.with_name("slides")):
+        print(path, flush=True)
     return 0
 
 

@@ -14,9 +14,9 @@ import sys
 from collections.abc import Sequence
 
 from genkl import __version__
-from genkl.cli import book, data, identify, run
+from genkl.cli import book, data, homework, identify, labs, run
 
-AREAS = (data, run, identify, book)
+AREAS = (data, run, identify, book, homework, labs)
 """In the order that ``genkl --help`` lists them."""
 
 FORESEEABLE = (OSError, ValueError, TypeError, ImportError, FloatingPointError, MemoryError)

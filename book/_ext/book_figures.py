@@ -1,0 +1,59 @@
+"""Sphinx extension: a chapter's figure on another page, as the chapter computed it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from executed_notebooks import FOLDER, executed_copy
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from genkl.book import up_to_date
+
+
+class BookFigure(SphinxDirective):
+    """``{book-figure} NAME``: a figure of a chapter, as it was computed, with a link to it.
+
+    The name is the one that the cell's metadata gives (``genkl: {figure: NAME}``), the content a
+    caption, the alternative text the chapter's.
+    """
+
+    required_arguments = 1
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        name = self.arguments[0]
+        for path in sorted((Path(self.env.srcdir) / FOLDER).glob("*.ipynb")):
+            docname = f"{FOLDER}{path.stem}"
+            copy = executed_copy(self.env.app, docname)
+            if not copy.exists():
+                continue
+            shown = up_to_date(
+                json.loads(path.read_text("utf-8")), json.loads(copy.read_text("utf-8"))
+            )
+            for cell in shown["cells"]:
+                if cell["metadata"].get("genkl", {}).get("figure") == name:
+                    self.env.note_dependency(str(copy))
+                    return [self.figure(cell, f"{docname}.html#{name}")]
+        raise self.error(f"no chapter has a figure {name!r}")
+
+    def figure(self, cell: dict[str, Any], target: str) -> nodes.Node:
+        pictures = [output.get("data", {}).get("image/png") for output in cell["outputs"]]
+        (picture,) = filter(None, pictures)
+        data = "".join(picture).replace("\n", "")
+        image = nodes.image(uri=f"data:image/png;base64,{data}", classes=["book-figure"])
+        image["alt"] = cell["metadata"]["mystnb"]["image"]["alt"]
+        up = "../" * self.env.docname.count("/")
+        link = nodes.reference("", "", image, refuri=f"{up}{target}")
+        caption = nodes.caption()
+        self.state.nested_parse(self.content, self.content_offset, caption)
+        words = nodes.caption("", "", *caption.children[0].children)
+        return nodes.figure("", link, words, classes=["book-figure"])
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_directive("book-figure", BookFigure)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
