@@ -24,7 +24,9 @@ FORMS = {
     "colons": f":::{{solution}} ex\n{SECRET}\n:::\n",
     "longer, around code": f"````{{solution}} ex\n```python\n{SECRET}\n```\nso\n````\n",
     "colons around colons": f"::::{{solution}} ex\n:::{{note}}\n{SECRET}\n:::\n{SECRET}\n::::\n",
-    "gates": f"```{{solution-start}} ex\n```\n{SECRET}\n```\n{SECRET}\n```\n```{{solution-end}}\n```\n",
+    "gates": (
+        f"```{{solution-start}} ex\n```\n{SECRET}\n```\n{SECRET}\n```\n```{{solution-end}}\n```\n"
+    ),
     "indented": f"- item\n\n  ```{{solution}} ex\n  {SECRET}\n  ```\n",
 }
 
