@@ -17,6 +17,8 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
 GLOSSARY, NOTATION = "book/glossary", "book/notation"
+EVERYDAY = {"vote", "round", "collapse", "precision", "temperature", "seed", "spared"}
+"""Terms that are common words as well: explained only where a page writes {term}`vote`."""
 
 
 def collect(env: BuildEnvironment) -> dict[str, list[dict[str, Any]]]:
@@ -27,9 +29,8 @@ def collect(env: BuildEnvironment) -> dict[str, list[dict[str, Any]]]:
             if terms := list(item.findall(nodes.term)):
                 names = [term.astext() for term in terms]
                 meaning = written(next(item.findall(nodes.definition)))
-                found["terms"].append(
-                    {"names": names, "meaning": meaning, "anchor": terms[0]["ids"][0]}
-                )
+                entry = {"names": names, "meaning": meaning, "anchor": terms[0]["ids"][0]}
+                found["terms"].append(entry | {"everyday": names[0] in EVERYDAY})
     if NOTATION in env.found_docs:
         for row in env.get_doctree(NOTATION).findall(nodes.row):
             symbol, _, meaning = row.children

@@ -13,7 +13,8 @@
   const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&").replace(/ /g, "\\s+");
   const isAcronym = (name) => name === name.toUpperCase();
   const key = (name) => (isAcronym(name) ? name : name.toLowerCase().replace(/\s+/g, " "));
-  const byName = new Map(terms.flatMap((term) => term.names.map((name) => [key(name), term])));
+  const spoken = terms.filter((term) => !term.everyday);
+  const byName = new Map(spoken.flatMap((term) => term.names.map((name) => [key(name), term])));
   const names = [...byName.keys()].sort((a, b) => b.length - a.length);
   const pattern = new RegExp(`(?<![\\w-])(?:${names.map(escaped).join("|")})(?:s|es)?(?![\\w-])`, "i");
 
@@ -56,6 +57,15 @@
       from = 0;
     }
   };
+
+  // What a page marks as a term is explained there, everyday word or not.
+  for (const link of article.querySelectorAll("a:has(> .std-term)")) {
+    const term = terms.find(({ anchor }) => link.hash === `#${anchor}`);
+    if (!term) continue;
+    link.classList.add("gloss");
+    link.dataset.meaning = term.meaning;
+    explained.add(term);
+  }
 
   if (names.length) {
     const walker = document.createTreeWalker(article, NodeFilter.SHOW_TEXT, {
