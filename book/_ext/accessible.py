@@ -11,10 +11,12 @@ from sphinx.application import Sphinx
 def mend_roles(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    """docutils gives citations a list whose items are none, and a role that ARIA has given up."""
+    """docutils gives citations a list whose items are none, and a role that ARIA has given up;
+    MyST-NB calls every drop-down of code the same, whatever it shows."""
     if body := context.get("body"):
         body = body.replace('role="list" class="citation-list"', 'class="citation-list"')
-        context["body"] = body.replace(' role="doc-biblioentry"', "")
+        body = body.replace(' role="doc-biblioentry"', "")
+        context["body"] = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
