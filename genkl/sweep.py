@@ -660,7 +660,7 @@ def _on_cluster(
     runs everything in the caller while there is a single worker.
     """
     try:
-        from dask.distributed import Client, KilledWorker, as_completed
+        from dask.distributed import CancelledError, Client, KilledWorker, as_completed
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "a cluster needs Dask; pip install 'genkl[cluster]'", name=error.name
@@ -685,16 +685,16 @@ def _on_cluster(
         try:
             for future in as_completed(list(waiting)):
                 cell = waiting.pop(future)
-                if future.status in ("cancelled", "lost"):
+                try:
+                    outcome = future.result()
+                except KilledWorker as error:
+                    outcome = _died(error)
+                except CancelledError as error:
                     raise ConnectionError(
                         f"the Dask scheduler at {address} went away; start it, and the same "
                         "command goes on"
-                    )
-                error = future.exception()
-                if isinstance(error, KilledWorker):
-                    yield keep(cell, _died(error))
-                else:
-                    yield keep(cell, future.result())
+                    ) from error
+                yield keep(cell, outcome)
         finally:
             client.cancel(list(waiting))
 

@@ -488,6 +488,17 @@ def test_a_cluster_gives_what_one_process_gives_though_a_worker_dies(tmp_path, l
     assert table[columns].equals(serial[columns])
 
 
+def test_a_run_that_kills_its_workers_is_a_failure_and_no_endless_wait(tmp_path, log, dask):
+    address_file = tmp_path / "scheduler.json"
+    where = ("--scheduler-file", str(address_file))
+    wait_until(address_file.exists, dask(*SCHEDULER, *where))
+    dask("worker", "--nthreads", "1", *where)
+    killer = Cell({"log": str(log), "seed": 90, "fault": "is killed"})
+    done = sweep([killer], tmp_path / "kept", cluster=str(address_file))
+    assert "its process died" in done.failed[killer]
+    assert not sweep(cells_of(log, 1), tmp_path / "kept", cluster=str(address_file)).failed
+
+
 def test_workers_that_would_give_other_numbers_are_refused(tmp_path, log, dask):
     address_file = tmp_path / "scheduler.json"
     where = ("--scheduler-file", str(address_file))
