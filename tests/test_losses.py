@@ -19,11 +19,13 @@ from genkl import (
     descend_logits,
     double_hot_loss,
     generalized_cross_entropy,
+    hard_bootstrapping,
     kl_loss,
     losses_of,
     mean_absolute_error,
     mean_squared_error,
     on_normalized,
+    soft_bootstrapping,
     soft_cross_entropy,
     symmetric_cross_entropy,
     three_term_loss,
@@ -579,3 +581,44 @@ def test_the_loss_is_one_graph_without_waiting_for_the_host(name):
     )
     on_no_device = [tensor.to("meta") for tensor in member]  # where there are no values to read
     assert cost(*on_no_device)[0].shape == ()
+
+
+@given(st.integers(0, 500), st.integers(2, 12), st.floats(0, 1))
+@settings(deadline=None)
+def test_bootstrapping_learns_label_and_prediction_together(seed, k, beta):
+    logits, targets, probs = distributions(seed, k=k)
+    predicted = np.eye(k)[probs.argmax(1)]
+    for loss, believed in ((soft_bootstrapping, probs), (hard_bootstrapping, predicted)):
+        expected = -((beta * targets + (1 - beta) * believed) * np.log(probs)).sum(1)
+        np.testing.assert_allclose(evaluated(loss, logits, targets, beta=beta), expected)
+
+
+def test_bootstrapping_is_cross_entropy_where_the_label_is_all_that_counts():
+    logits, targets, probs = distributions(0)
+    plain = evaluated(soft_cross_entropy, logits, targets)
+    entropy = scipy.stats.entropy(probs, axis=1)
+    for loss in (soft_bootstrapping, hard_bootstrapping):
+        np.testing.assert_array_equal(evaluated(loss, logits, targets, beta=1), plain)
+    np.testing.assert_allclose(evaluated(soft_bootstrapping, logits, targets, beta=0), entropy)
+
+
+def test_the_gradient_of_bootstrapping_is_that_of_its_definition():
+    # Hard: cross-entropy against a fixed target. Soft: entropy is minimised, too.
+    logits, targets, probs = distributions(1)
+    z = torch.from_numpy(logits).requires_grad_()
+    (hard,) = torch.autograd.grad(hard_bootstrapping(z, torch.from_numpy(targets)).sum(), z)
+    blend = 0.8 * targets + 0.2 * np.eye(probs.shape[1])[probs.argmax(1)]
+    np.testing.assert_allclose(hard.numpy(), probs - blend, atol=1e-12)
+    (soft,) = torch.autograd.grad(soft_bootstrapping(z, torch.from_numpy(targets)).sum(), z)
+    surprise = -np.log(probs)
+    of_entropy = probs * (surprise - (probs * surprise).sum(1, keepdims=True))
+    np.testing.assert_allclose(
+        soft.numpy(), 0.95 * (probs - targets) + 0.05 * of_entropy, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("loss", [soft_bootstrapping, hard_bootstrapping])
+@pytest.mark.parametrize("beta", [-0.1, 1.1, math.nan])
+def test_bootstrapping_refuses_what_is_no_share(loss, beta):
+    with pytest.raises(ValueError, match="1 is cross-entropy"):
+        loss(torch.zeros(1, 2), torch.eye(2)[:1], beta=beta)
