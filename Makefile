@@ -74,6 +74,6 @@ $(VENV)/.installed-book: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing the book's, the tests' and the benchmark's dependencies into $(VENV): a few minutes the first time"
-	$(PIP) install -e '.[book,test,benchmark]' -c constraints.txt
+	@echo "Installing the book's, the tests', the benchmark's and the cluster's dependencies into $(VENV): a few minutes the first time"
+	$(PIP) install -e '.[book,test,benchmark,cluster]' -c constraints.txt
 	@touch $@ $(VENV)/.installed-book
