@@ -1,0 +1,351 @@
+"""What every instance looks like, by thresholds that a reader can move."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from genkl.blockwise import check_rows
+from genkl.checks import check_beta, check_labels, check_probabilities
+from genkl.conformal import threshold_for_budget
+from genkl.divergence import dominance_threshold, entropy, uniform_like_vectors
+from genkl.identify import flag_above, nc_score
+from genkl.kinds import looks_ambiguous, nc_evidence, neighbor_distance
+
+KINDS = ("looks ambiguous", "looks out of distribution", "label likely wrong", "looks fine")
+"""What an instance may look like. The first two are the non-conforming ones."""
+
+AMBIGUOUS, OOD, WRONG, FINE = range(len(KINDS))
+
+TOP_CLASSES = 3
+NEIGHBORS = 5
+MOST_REFERENCES = 5000
+"""Instances that distances are measured to; more change little and take time."""
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where the kinds part.
+
+    Attributes:
+        alpha: an instance is non-conforming if its critical alpha is at least this.
+        max_distance: a non-conforming instance is ambiguous if it is this close to conforming ones,
+            else out of distribution. None where there are no features; then the next decides.
+        min_top_two_mass: ambiguous if two classes hold at least this much of the probability.
+        min_gap: the label of a conforming instance is likely wrong if the predicted class has this
+            much more probability than the given one.
+    """
+
+    alpha: float
+    max_distance: float | None = None
+    min_top_two_mass: float = 0.9
+    min_gap: float = 0.5
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What was found about N instances.
+
+    Attributes:
+        table: one row per instance: ``image`` (its name), ``given`` and ``predicted`` (class
+            numbers, -1 without a label), ``predicted_prob``, ``given_prob``, ``gap`` (the
+            difference; -1 without a label), ``score`` (critical alpha), ``entropy`` (nats),
+            ``dominant_entries``, ``top_two_mass``, ``distance`` (if there are features),
+            ``verified`` (class number, -1 where nobody looked) and ``is_nc`` (verified to be of
+            no class).
+        class_names: k names.
+        thresholds: the ones to begin with.
+        top_classes: the most probable classes, shape (N, 3) or fewer columns.
+        top_probs: their probabilities.
+        facts: how it was made, in words, for the page.
+        left_out: names of images that could not be read, with the reason.
+    """
+
+    table: pd.DataFrame
+    class_names: tuple[str, ...]
+    thresholds: Thresholds
+    top_classes: np.ndarray
+    top_probs: np.ndarray
+    facts: dict[str, str]
+    left_out: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.table)
+
+    def kinds(self, thresholds: Thresholds | None = None) -> np.ndarray:
+        """What each instance looks like, as positions in `KINDS`, shape (N,).
+
+        Args:
+            thresholds: others than those to begin with.
+        """
+        at = self.thresholds if thresholds is None else thresholds
+        found = np.full(len(self), FINE)
+        wrong = (self.table["given"] >= 0) & (self.table["gap"] >= at.min_gap)
+        found[wrong & (self.table["predicted"] != self.table["given"])] = WRONG
+        flagged = flag_above(self.table["score"].to_numpy(), at.alpha)
+        ambiguous = looks_ambiguous(
+            self.table, min_top_two_mass=at.min_top_two_mass, max_distance=at.max_distance
+        )
+        found[flagged] = np.where(ambiguous, AMBIGUOUS, OOD)[flagged]
+        return found
+
+
+def assess(
+    pred_probs: np.ndarray,
+    given_labels: np.ndarray | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    features: np.ndarray | None = None,
+    verified_labels: np.ndarray | None = None,
+    is_nc: np.ndarray | None = None,
+    conforming_probs: np.ndarray | None = None,
+    alpha: float | None = None,
+    beta: float | None = None,
+    sigma: float = 0.05,
+    num_vectors: int = 20,
+    seed: int = 0,
+    permutation_invariant: bool = False,
+    max_flag_rate: float = 0.05,
+    min_gap: float = 0.5,
+    min_top_two_mass: float = 0.9,
+    max_distance: float | None = None,
+) -> Assessment:
+    r"""Say of every instance whether it conforms, and whether its label does.
+
+    Args:
+        pred_probs: averaged predictions of models that did not learn from the very label of the
+            instance they predict, shape (N, k).
+        given_labels: shape (N,), -1 where there is none; None if nothing has one.
+        class_names: k names; None takes numbers.
+        names: of the instances, N different ones; None takes numbers.
+        features: shape (N, d), from whatever sees more than the k classes, to tell ambiguous from
+            out of distribution by distance.
+        verified_labels: shape (N,), labels that somebody checked, -1 where nobody did.
+        is_nc: shape (N,), where somebody looked and no class fits.
+        conforming_probs: predictions of other instances that are known to conform, shape (m, k).
+            None takes the verified ones.
+        alpha: greater than 0. None keeps within the budget: at most ``max_flag_rate`` of the
+            conforming instances are flagged; where too few are known to conform, that share of
+            all.
+        beta: in [0, 1/k); None is 0.5/k.
+        sigma: spread of the uniform-like vectors.
+        num_vectors: their number.
+        seed: of the vectors, and of the sample that distances are measured to.
+        permutation_invariant: use every permutation of every vector.
+        max_flag_rate: the budget, in (0, 1).
+        min_gap: see `Thresholds`, in [0, 1].
+        min_top_two_mass: see `Thresholds`, in (0, 1].
+        max_distance: see `Thresholds`; None is the median distance of conforming instances.
+
+    Returns:
+        The assessment.
+
+    Raises:
+        ValueError: predictions that aren't probability vectors, labels out of range, names that
+            repeat, or settings out of range; the message names the argument.
+
+    Source: the rule is `nc_score`, the budget `threshold_for_budget`, the kinds of non-conforming
+    instances `looks_ambiguous`. What these are worth is measured in the book: the divergence in
+    chapter 13, kinds in chapter 8.
+    """
+    num_classes = check_rows(pred_probs)
+    probs = np.asarray(pred_probs)
+    check_probabilities("pred_probs", probs, ndim=2)
+    count = len(probs)
+    beta = 0.5 / num_classes if beta is None else beta
+    check_beta(beta, num_classes)
+    check_settings(alpha, max_flag_rate, min_gap, min_top_two_mass, max_distance)
+    class_names = _names("class_names", class_names, num_classes)
+    names = _names("names", names, count)
+    given = _labels("given_labels", given_labels, count, num_classes)
+    verified = _labels("verified_labels", verified_labels, count, num_classes)
+    is_nc = np.zeros(count, bool) if is_nc is None else np.asarray(is_nc, bool)
+    if is_nc.shape != (count,):
+        raise ValueError(f"is_nc has shape {is_nc.shape} and there are {count} predictions")
+
+    vectors = uniform_like_vectors(num_classes, num_vectors, sigma, seed)
+
+    def score_of(some: np.ndarray) -> np.ndarray:
+        return nc_score(some, beta, vectors, permutation_invariant=permutation_invariant)
+
+    scores = score_of(probs)
+    if conforming_probs is not None:
+        conforming = np.asarray(conforming_probs)
+        check_probabilities("conforming_probs", conforming, ndim=2)
+        known, known_as = score_of(conforming), "predictions that you passed as conforming"
+    else:
+        known, known_as = scores[(verified >= 0) & ~is_nc], "verified images"
+    alpha, told = _alpha(alpha, scores, known, known_as, max_flag_rate)
+
+    order = np.argsort(-probs, axis=1, kind="stable")[:, :TOP_CLASSES]
+    top = np.take_along_axis(probs, order, axis=1)
+    rows = np.arange(count)
+    given_prob = np.where(given >= 0, probs[rows, given], np.nan)
+    evidence = nc_evidence(probs, beta)
+    table = pd.DataFrame(
+        {
+            "image": names,
+            "given": given,
+            "predicted": order[:, 0],
+            "predicted_prob": top[:, 0].astype(np.float64),
+            "given_prob": given_prob.astype(np.float64),
+            "gap": np.where(given >= 0, top[:, 0].astype(np.float64) - given_prob, -1.0),
+            "score": scores,
+            "entropy": entropy(probs),
+            "dominant_entries": evidence["dominant_entries"],
+            "top_two_mass": evidence["top_two_mass"].astype(np.float64),
+            "verified": verified,
+            "is_nc": is_nc,
+        }
+    )
+    if features is not None:
+        distance, reference = _distances(
+            np.asarray(features), scores < alpha, given, order[:, 0], verified, is_nc, seed
+        )
+        table["distance"] = distance
+        if max_distance is None:
+            max_distance = float(np.median(distance[reference]))
+        apart = (
+            f"by the cosine distance to the {NEIGHBORS}th nearest of {len(reference):,} images "
+            "that conform"
+        )
+    else:
+        if max_distance is not None:
+            raise ValueError(f"max_distance is {max_distance} and there are no features; pass them")
+        apart = "by how much of the probability two classes hold (a weak sign without features)"
+    facts = {
+        "Non-conforming": f"{told}; beta {beta:.4g}, tau "
+        f"{dominance_threshold(num_classes, beta):.4g}, {num_vectors} uniform-like vectors of "
+        f"spread {sigma:g}, seed {seed}"
+        + (", every permutation of them" if permutation_invariant else ""),
+        "Ambiguous or out of distribution": apart,
+    }
+    return Assessment(
+        table=table,
+        class_names=class_names,
+        thresholds=Thresholds(alpha, max_distance, min_top_two_mass, min_gap),
+        top_classes=order,
+        top_probs=top.astype(np.float32),
+        facts=facts,
+    )
+
+
+def _alpha(
+    alpha: float | None, scores: np.ndarray, known: np.ndarray, known_as: str, budget: float
+) -> tuple[float, str]:
+    """The threshold, and where it comes from."""
+    if alpha is not None:
+        return float(alpha), f"alpha {alpha:.4g}, as asked"
+    if len(known):
+        found = threshold_for_budget(known, budget)
+        if math.isfinite(found):
+            return found, (
+                f"alpha {found:.4g}, so that at most {budget:.3g} of conforming images are flagged "
+                f"on average, if they are like the {len(known):,} {known_as}"
+            )
+    found = _upper_share(scores, budget)
+    return found, (
+        f"alpha {found:.4g}, so that {budget:.3g} of all images are flagged (verify "
+        f"{math.ceil(1 / budget) - 1} or more that conform, drawn at random, and it keeps a "
+        "promise about those instead)"
+    )
+
+
+def _upper_share(scores: np.ndarray, share: float) -> float:
+    """The threshold that flags this share of the scores, or fewer where scores tie."""
+    if not len(scores):
+        return 1.0
+    count = max(1, math.floor(share * len(scores)))
+    lowest = float(np.sort(scores)[-count])
+    if (scores >= lowest).sum() > count:
+        lowest = math.nextafter(lowest, math.inf)
+    return lowest if math.isfinite(lowest) else 1.0
+
+
+def _distances(
+    features: np.ndarray,
+    unflagged: np.ndarray,
+    given: np.ndarray,
+    predicted: np.ndarray,
+    verified: np.ndarray,
+    is_nc: np.ndarray,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distance of each row to conforming ones, none to itself, and which those are."""
+    if len(features) != len(given):
+        raise ValueError(
+            f"features has {len(features)} rows and there are {len(given)} predictions"
+        )
+    conforms = (verified >= 0) | (unflagged & ((given == predicted) | (given < 0)))
+    conforms &= ~is_nc
+    reference = np.flatnonzero(conforms)
+    if len(reference) <= NEIGHBORS:  # hardly anything conforms: whatever is there is the reference
+        reference = np.arange(len(features))
+    neighbors = min(NEIGHBORS, len(reference) - 1)
+    if neighbors < 1:
+        raise ValueError("features of a single image have no neighbours; leave features out")
+    if len(reference) > MOST_REFERENCES:
+        chosen = np.random.default_rng(seed).choice(reference, MOST_REFERENCES, replace=False)
+        reference = np.sort(chosen)
+    others = np.setdiff1d(np.arange(len(features)), reference)
+    distance = np.empty(len(features))
+    # The nearest of a reference row is itself.
+    distance[reference] = neighbor_distance(features[reference], features[reference], neighbors + 1)
+    if len(others):
+        distance[others] = neighbor_distance(features[others], features[reference], neighbors)
+    return distance, reference
+
+
+def check_settings(
+    alpha: float | None = None,
+    max_flag_rate: float | None = None,
+    min_gap: float | None = None,
+    min_top_two_mass: float | None = None,
+    max_distance: float | None = None,
+) -> None:
+    """Refuse settings of `assess` that are out of range; None is not looked at.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if alpha is not None and not (alpha > 0 and math.isfinite(alpha)):
+        raise ValueError(f"alpha is {alpha}; state a number greater than 0, or None for the budget")
+    if max_flag_rate is not None and not 0 < max_flag_rate < 1:
+        raise ValueError(f"max_flag_rate is {max_flag_rate}; state a share between 0 and 1")
+    if min_gap is not None and not 0 <= min_gap <= 1:
+        raise ValueError(
+            f"min_gap is {min_gap}; it is a difference of probabilities, between 0 and 1"
+        )
+    if min_top_two_mass is not None and not 0 < min_top_two_mass <= 1:
+        raise ValueError(f"min_top_two_mass is {min_top_two_mass}; state a share in (0, 1]")
+    if max_distance is not None and not 0 <= max_distance <= 2:
+        raise ValueError(f"max_distance is {max_distance}; cosine distances lie between 0 and 2")
+
+
+def _names(argument: str, names: Sequence[str] | None, count: int) -> Any:
+    named = tuple(map(str, range(count) if names is None else names))
+    if len(named) != count:
+        raise ValueError(f"{argument} has {len(named)} names; there must be {count}")
+    if len(set(named)) != count:
+        again = next(name for name, times in pd.Series(named).value_counts().items() if times > 1)
+        raise ValueError(f"{argument} has {again!r} more than once; give each a name of its own")
+    return named
+
+
+def _labels(argument: str, labels: Any, count: int, num_classes: int) -> np.ndarray:
+    if labels is None:
+        return np.full(count, -1)
+    labels = np.asarray(labels)
+    if labels.shape != (count,):
+        raise ValueError(f"{argument} has shape {labels.shape} and there are {count} predictions")
+    known = labels[labels != -1]
+    if len(known):
+        check_labels(argument, known, num_classes)
+    return labels.astype(np.int64)
