@@ -541,8 +541,11 @@ def exit_status(sweep: Sweep) -> int:
 
 
 def stop_on_term() -> None:
-    """Let SIGTERM, which schedulers send first, end a sweep as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    """Let SIGTERM, which schedulers send first, end a sweep as Ctrl-C does.
+
+    A process that a shell put into the background ignores SIGINT; it ends, too.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 # -- workers --------------------------------------------------------------------------------------

@@ -97,4 +97,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # Whoever started the tests may ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

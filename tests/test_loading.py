@@ -203,7 +203,8 @@ def test_processes_decode_only_where_it_is_worth_it(tmp_path):
 
 
 SLOW = """
-import io, sys, time
+import io, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it
 import numpy as np, torch
 from genkl.data.images import ImageFiles
 from genkl.data.loading import image_batches

@@ -161,6 +161,19 @@ def _of_table(
 ) -> tuple[Assessment | None, Any]:
     """The assessment of predictions with their images, if any; or None with the plan."""
     source = checked_source("FOLDER_OR_TABLE", path)
+    if options.images is not None:
+        if not Path(options.images).expanduser().is_dir():
+            raise DataNotFoundError(
+                f"--images is {options.images}, which is no folder; correct the path"
+            )
+        if options.id is None:
+            raise ValueError(
+                "--images is given and no --id; name the column that holds paths relative to it"
+            )
+    if options.features is not None:
+        if Path(options.features).suffix != ".npy":
+            raise ValueError(f"--features is {options.features}; its name must end in .npy")
+        checked_source("--features", options.features)
     labels = None if options.labels is None else checked_source("--labels", options.labels)
     if labels is None and options.label_column is not None:
         labels = source
@@ -175,7 +188,7 @@ def _of_table(
     names = None
     if options.id is not None:
         names = [str(one) for one in predictions.column(options.id)]
-    images = _images(options.images, names, predictions.rows)
+    images = None if options.images is None else _images(options.images, names)
     features = _features(options.features, predictions)
     conforming = None
     if options.conforming is not None:
@@ -217,18 +230,9 @@ def _probs(predictions: PredictionFile, from_logits: bool) -> np.ndarray:
     return probs
 
 
-def _images(folder: str | None, names: list[str] | None, count: int) -> ImageFiles | None:
-    if folder is None:
-        return None
-    root = Path(folder).expanduser()
-    if not root.is_dir():
-        raise DataNotFoundError(f"--images is {folder}, which is no folder; correct the path")
-    if names is None:
-        raise ValueError(
-            "--images is given and no --id; name the column that holds paths relative to it"
-        )
-    images = ImageFiles(root, names)
-    if not any(images.path(row).is_file() for row in range(min(count, 100))):
+def _images(folder: str, names: list[str]) -> ImageFiles:
+    images = ImageFiles(Path(folder).expanduser(), names)
+    if not any(images.path(row).is_file() for row in range(min(len(names), 100))):
         raise DataNotFoundError(
             f"--images {folder} holds none of the first files that --id names, such as {names[0]}; "
             "name the folder that these paths are relative to"
@@ -239,11 +243,8 @@ def _images(folder: str | None, names: list[str] | None, count: int) -> ImageFil
 def _features(path: str | None, predictions: PredictionFile) -> np.ndarray | None:
     if path is None:
         return None
-    if Path(path).suffix != ".npy":
-        raise ValueError(f"--features is {path}; its name must end in .npy")
-    source = checked_source("--features", path)
     try:
-        features = np.load(source, allow_pickle=False)
+        features = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(
             f"--features {path} can't be read as .npy ({error}); write it with numpy.save"

@@ -160,11 +160,11 @@
     const row = shown[position];
     const decided = decisions.has(row) || column.verified[row] !== -1;
     const button = make("button", { type: "button" },
+      make("span", { className: "unseen", textContent: `${names[row]}, ${kinds[kindOf[row]]}: ` }),
       make("span", { className: "picture" }, picture(row)),
       make("span", { className: "labels", textContent: caption(row) }),
       make("span", { className: decided ? "numbers decided" : "numbers", textContent: decided
         ? `✓ ${verified(row)}` : inShort(row) }));
-    button.setAttribute("aria-label", `${names[row]}: ${kinds[kindOf[row]]}, ${caption(row)}`);
     button.addEventListener("click", () => openDetail(position));
     const item = make("div", { className: "tile" }, button);
     item.setAttribute("role", "listitem");
