@@ -25,7 +25,14 @@ from genkl.data import Kind
 from genkl.data.folder import load_folder
 from genkl.data.images import ImageFiles, ImageTensor
 from genkl.report import KINDS, assess, assess_folder, held_out_probs, write_page, write_table
-from genkl.report.assessment import AMBIGUOUS, FINE, OOD, WRONG, Thresholds
+from genkl.report.assessment import (
+    AMBIGUOUS,
+    FINE,
+    OOD,
+    WRONG,
+    Thresholds,
+    confidently_wrong,
+)
 from genkl.report.page import suspects
 from genkl.report.table import no_class_name, to_frame
 
@@ -114,6 +121,33 @@ def test_kinds_follow_their_definition(count, k, seed, rate, gap, mass):
     excess = np.where(has_label, probs.max(axis=1) - probs[np.arange(count), labels], -1)
     wrong = ~flagged & has_label & (excess >= gap) & (probs.argmax(axis=1) != labels)
     assert ((kinds == WRONG) == wrong).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(count=st.integers(1, 60), k=st.integers(2, 5), seed=st.integers(0, 99))
+def test_confidently_wrong_is_the_confident_joint(count, k, seed):
+    probs = predictions(count, k, seed)
+    labels = np.random.default_rng(seed).integers(-1, k, count)
+    levels = [
+        np.mean([p[j] for p, y in zip(probs, labels, strict=True) if y == j] or [math.inf])
+        for j in range(k)
+    ]
+    for p, y, found in zip(probs, labels, confidently_wrong(probs, labels), strict=True):
+        confident = [j for j in range(k) if p[j] >= levels[j]]
+        expected = y >= 0 and bool(confident) and max(confident, key=lambda j: p[j]) != y
+        assert found == expected
+
+
+def test_as_many_labels_are_called_wrong_as_are_confidently_so():
+    probs = predictions(500, 4, 2, sharpness=2)
+    labels = probs.argmax(axis=1)
+    labels[:60] = (labels[:60] + 1) % 4
+    found = assess(probs, labels)
+    confident = confidently_wrong(probs, labels) & (found.kinds() > OOD)
+    assert (found.kinds() == WRONG).sum() == confident.sum() > 20
+    nothing = assess(probs, probs.argmax(axis=1))  # no label is contradicted
+    assert (nothing.kinds() != WRONG).all()
+    assert nothing.thresholds.min_gap == 1
 
 
 def test_saturated_predictions_are_not_all_flagged():

@@ -167,7 +167,8 @@ def _add_rule(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     group.add_argument(
         "--min-gap", type=float, metavar="PROBABILITY",
-        help="a label is likely wrong if another class has so much more (default: 0.5)",
+        help="a label is likely wrong if another class has so much more (default: calls as many "
+        "wrong as are confidently of another class)",
     )  # fmt: skip
     group.add_argument(
         "--max-distance", type=float, metavar="NUMBER",

@@ -113,7 +113,7 @@ def assess(
     seed: int = 0,
     permutation_invariant: bool = False,
     max_flag_rate: float = 0.05,
-    min_gap: float = 0.5,
+    min_gap: float | None = None,
     min_top_two_mass: float = 0.9,
     max_distance: float | None = None,
 ) -> Assessment:
@@ -140,7 +140,8 @@ def assess(
         seed: of the vectors, and of the sample that distances are measured to.
         permutation_invariant: use every permutation of every vector.
         max_flag_rate: the budget, in (0, 1).
-        min_gap: see `Thresholds`, in [0, 1].
+        min_gap: see `Thresholds`, in [0, 1]. None calls as many labels of conforming instances
+            wrong as are confidently of another class, see `confidently_wrong`.
         min_top_two_mass: see `Thresholds`, in (0, 1].
         max_distance: see `Thresholds`; None is the median distance of conforming instances.
 
@@ -152,8 +153,9 @@ def assess(
             repeat, or settings out of range; the message names the argument.
 
     Source: the rule is `nc_score`, the budget `threshold_for_budget`, the kinds of non-conforming
-    instances `looks_ambiguous`. What these are worth is measured in the book: the divergence in
-    chapter 13, kinds in chapter 8.
+    instances `looks_ambiguous`, the number of wrong labels confident learning
+    :cite:p:`northcutt2021confident`. What these are worth is measured in the book: the divergence
+    in chapter 13, kinds in chapter 8, acting on them in chapter 16.
     """
     num_classes = check_rows(pred_probs)
     probs = np.asarray(pred_probs)
@@ -220,17 +222,19 @@ def assess(
         if max_distance is not None:
             raise ValueError(f"max_distance is {max_distance} and there are no features; pass them")
         apart = "by how much of the probability two classes hold (a weak sign without features)"
+    wrong, told_gap = _min_gap(min_gap, probs, given, table, scores < alpha)
     facts = {
         "Non-conforming": f"{told}; beta {beta:.4g}, tau "
         f"{dominance_threshold(num_classes, beta):.4g}, {num_vectors} uniform-like vectors of "
         f"spread {sigma:g}, seed {seed}"
         + (", every permutation of them" if permutation_invariant else ""),
         "Ambiguous or out of distribution": apart,
+        "Label likely wrong": told_gap,
     }
     return Assessment(
         table=table,
         class_names=class_names,
-        thresholds=Thresholds(alpha, max_distance, min_top_two_mass, min_gap),
+        thresholds=Thresholds(alpha, max_distance, min_top_two_mass, wrong),
         top_classes=order,
         top_probs=top.astype(np.float32),
         facts=facts,
@@ -255,6 +259,53 @@ def _alpha(
         f"alpha {found:.4g}, so that {budget:.3g} of all images are flagged (verify "
         f"{math.ceil(1 / budget) - 1} or more that conform, drawn at random, and it keeps a "
         "promise about those instead)"
+    )
+
+
+def confidently_wrong(pred_probs: np.ndarray, given_labels: np.ndarray) -> np.ndarray:
+    """Whether an instance is confidently of another class than its label says.
+
+    It is confidently of a class if that has at least the probability that instances labelled so
+    have for it on average; of several such classes the most probable counts.
+
+    Args:
+        pred_probs: predictions that did not learn the instance's own label, shape (N, k).
+        given_labels: shape (N,), -1 where there is none.
+
+    Returns:
+        Boolean, shape (N,); False without a label.
+
+    Source: the confident joint of confident learning :cite:p:`northcutt2021confident`.
+    """
+    labelled = given_labels >= 0
+    own = pred_probs[labelled, given_labels[labelled]]
+    counts = np.bincount(given_labels[labelled], minlength=pred_probs.shape[1])
+    totals = np.bincount(given_labels[labelled], own, minlength=pred_probs.shape[1])
+    levels = np.where(counts > 0, totals / np.maximum(counts, 1), np.inf)
+    confident = np.where(pred_probs >= levels, pred_probs, -1.0)
+    return labelled & (confident.max(axis=1) >= 0) & (confident.argmax(axis=1) != given_labels)
+
+
+def _min_gap(
+    min_gap: float | None,
+    probs: np.ndarray,
+    given: np.ndarray,
+    table: pd.DataFrame,
+    conforming: np.ndarray,
+) -> tuple[float, str]:
+    """The threshold of doubt about a label, and where it comes from."""
+    if not (given >= 0).any():
+        return 0.5 if min_gap is None else min_gap, "nothing has a label"
+    if min_gap is not None:
+        return float(min_gap), f"another class has {min_gap:.3g} more probability, as asked"
+    count = int((confidently_wrong(probs, given) & conforming).sum())
+    doubted = conforming & (given >= 0) & (table["predicted"].to_numpy() != given)
+    gaps = np.sort(table["gap"].to_numpy()[doubted])[::-1]
+    count = min(count, len(gaps))
+    found = float(gaps[count - 1]) if count else 1.0
+    return found, (
+        f"another class has {found:.3g} more probability; by this many labels are called wrong as "
+        f"are confidently of another class ({count:,})"
     )
 
 
