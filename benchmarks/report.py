@@ -189,11 +189,13 @@ def genkl_rows(dataset: NoisyDataset, seed: int) -> list[dict]:
     runs = {
         "GenKL, 250 clean ones besides": genkl.run_genkl(
             features, config, seed=seed, progress=False
-        ),
-        "given labels + fine-tuning, 250 clean ones besides": genkl.run_baseline(
-            features, config, "given labels + fine-tuning", seed=seed, progress=False
-        ),
+        )
     }
+    for name, method in (
+        ("given labels + fine-tuning, 250 clean ones besides", "given labels + fine-tuning"),
+        ("250 clean ones alone", "clean set alone"),
+    ):
+        runs[name] = genkl.run_baseline(features, config, method, seed=seed, progress=False)
     return [
         {"way": name, "labels": len(dataset.noisy), "by hand": len(dataset.clean), "wrong": None,
          "test_accuracy": run.best.test_accuracy}

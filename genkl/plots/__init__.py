@@ -20,6 +20,7 @@ from genkl.plots.instances import (
     plot_roc,
     plot_scores_by_kind,
 )
+from genkl.plots.report import REPORT_COLORS, plot_looks
 from genkl.plots.runs import (
     plot_level,
     plot_methods,
@@ -67,6 +68,7 @@ __all__ = [
     "ORANGE",
     "PURPLE",
     "RED",
+    "REPORT_COLORS",
     "SKY",
     "loss_over",
     "method_color",
@@ -79,6 +81,7 @@ __all__ = [
     "plot_growth",
     "plot_images",
     "plot_level",
+    "plot_looks",
     "plot_losses_to_best",
     "plot_methods",
     "plot_noise_matrix",
