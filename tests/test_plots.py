@@ -32,6 +32,18 @@ def ax():
     plt.close(figure)
 
 
+def test_looks_are_bars_that_fill_the_row(ax):
+    shares = pd.DataFrame(
+        [[0.5, 0.0, 0.3, 0.2], [0.0, 1.0, 0.0, 0.0]],
+        index=["one", "other"], columns=list(plots.REPORT_COLORS),
+    )  # fmt: skip
+    plots.plot_looks(ax, shares)
+    widths = np.array([bar.get_width() for bar in ax.patches]).reshape(4, 2)
+    np.testing.assert_allclose(widths.T, 100 * shares)
+    assert sorted(text.get_text() for text in ax.texts) == ["100", "20", "30", "50"]
+    assert to_hex(ax.patches[0].get_facecolor()) == plots.REPORT_COLORS["looks ambiguous"].lower()
+
+
 def test_the_grid_covers_the_simplex_evenly():
     points = plots.simplex_points(20)
     assert len(points) == 21 * 22 / 2 == len(np.unique(points, axis=0))

@@ -41,5 +41,7 @@ def plot_looks(ax: Axes, shares: pd.DataFrame) -> Axes:
     ax.invert_yaxis()
     ax.set(xlabel="share of the images (%)", xlim=(0, 100))
     ax.grid(axis="y", visible=False)
-    ax.legend(fontsize=11, loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=2)
+    ax.legend(
+        fontsize=11, loc="lower center", bbox_to_anchor=(0.42, 1.0), ncols=4, columnspacing=1.2
+    )
     return ax

@@ -31,6 +31,10 @@ METHOD_COLORS = {
     "kNN relabelling": ORANGE,
     "GCE": BLACK,
     "GenKL, entropy": ORANGE,
+    "GenKL, 250 clean ones besides": BLUE,
+    "given labels + fine-tuning, 250 clean ones besides": PURPLE,
+    "250 clean ones alone": GREEN,
+    "the truth": BLACK,
     "alpha within a budget": BLUE,
     "alpha far too low": RED,
 }
