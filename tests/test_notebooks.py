@@ -32,7 +32,7 @@ def sources(name: str, cell_type: str) -> list[str]:
 
 
 def test_there_are_notebooks() -> None:
-    assert len(NAMES) == 15
+    assert len(NAMES) == 16
 
 
 @every_notebook
