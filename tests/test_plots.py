@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from matplotlib.colors import to_hex, to_rgba
 
-from genkl import Kind, Truth, double_hot_loss, plots
+from genkl import Kind, Truth, double_hot_loss, load_dataset, plots, soft_cross_entropy
 
 TRUTH = Truth(np.repeat([0, 1, 2, 3], 5), np.zeros(20, dtype=int), "by hand")
 SCORES = np.linspace(0, 1, 20)
@@ -232,3 +234,112 @@ def test_a_condition_keeps_the_order_of_its_values(ax):
     plots.plot_condition(ax, frame, ["GenKL"], "models")
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["10", "1"]
     assert np.allclose(ax.get_lines()[0].get_ydata(), [0.85, 0.65])
+
+
+# --- Pictures of ideas ---------------------------------------------------------------------------
+
+
+def kinds_of_digits():
+    return load_dataset("digits", seed=0, label_noise=0.4)
+
+
+def test_examples_are_of_their_kind_under_their_given_label():
+    dataset, truth = kinds_of_digits()
+    drawn = plots.examples_by_kind(dataset, truth, 3, seed=1)
+    assert set(drawn) == {Kind.CORRECT, Kind.MISLABELLED, Kind.AMBIGUOUS, Kind.OOD}
+    inputs = dataset.noisy.inputs.numpy()[:, 0]
+    for kind, examples in drawn.items():
+        assert len(examples) == 3
+        for label, image in examples:
+            rows = np.flatnonzero((inputs == image).all(axis=(1, 2)))
+            assert any(
+                truth.kinds[row] == kind
+                and dataset.class_names[int(dataset.noisy.labels[row])] == label
+                for row in rows
+            )
+
+
+def test_the_taxonomy_hangs_images_at_every_leaf():
+    dataset, truth = kinds_of_digits()
+    drawn = plots.examples_by_kind(dataset, truth, 4)
+    figure = plots.plot_taxonomy(drawn)
+    words = " ".join(text.get_text() for text in figure.axes[0].texts)
+    for kind in drawn:
+        assert plots.KIND_NAMES[kind] in words
+    assert len(figure.axes[0].child_axes) == 16
+    plt.close(figure)
+    with pytest.raises(KeyError):
+        plots.plot_taxonomy({Kind.CORRECT: drawn[Kind.CORRECT]})
+
+
+def test_the_middle_of_each_kind():
+    scores = np.array([0.9, 0.1, 0.5, 0.3, 0.7, 0.2])
+    kinds = np.array([Kind.OOD, Kind.CORRECT, Kind.OOD, Kind.CORRECT, Kind.OOD, Kind.CORRECT])
+    assert plots.median_of_each_kind(scores, kinds) == {Kind.CORRECT: 5, Kind.OOD: 4}
+    assert plots.median_of_each_kind(scores[:2], kinds[:2]) == {Kind.CORRECT: 1, Kind.OOD: 0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_nc", "words"),
+    [
+        (Kind.CORRECT, False, "not flagged ✓"),
+        (Kind.MISLABELLED, True, "flagged ✗"),
+        (Kind.AMBIGUOUS, True, "flagged ✓"),
+        (Kind.OOD, False, "not flagged ✗"),
+    ],
+)
+def test_a_journey_says_whether_each_step_was_right(kind, is_nc, words):
+    k = 4
+    certain = np.eye(k)[[2]]
+    journey = plots.Journeys(
+        images=np.zeros((1, 1, 8, 8)),
+        kinds=np.array([kind]),
+        given=np.array([1]),
+        true=np.array([2 if kind in (Kind.CORRECT, Kind.MISLABELLED) else -1]),
+        members=np.stack([certain, certain]),
+        tau=0.2,
+        divergences=np.array([[0.1], [-0.3], [0.0]]),
+        is_nc=np.array([is_nc]),
+        targets=np.full((1, k), 1 / k),
+        after=certain,
+    )
+    figure = plots.plot_journeys(journey)
+    axes = figure.axes
+    assert axes[3].get_title() == words
+    dots = {to_hex(line.get_color()): len(line.get_xdata()) for line in axes[3].lines[:2]}
+    assert dots == {plots.GREY.lower(): 1, plots.RED.lower(): 2}  # 0 itself is flagged
+    assert axes[5].get_title() == ("100% for 2" if journey.true[0] < 0 else "2 ✓")
+    dominant = [to_hex(bar.get_facecolor()) == plots.BLUE.lower() for bar in axes[2].patches]
+    assert dominant == [False, False, True, False]
+    plt.close(figure)
+
+
+@settings(max_examples=40, deadline=None)
+@given(k=st.integers(2, 6), seed=st.integers(0, 99))
+def test_gradients_are_those_of_the_book(k, seed):
+    rng = np.random.default_rng(seed)
+    beliefs, target = rng.dirichlet(np.ones(k), 3), rng.dirichlet(np.ones(k))
+    one_hot = np.eye(k)[rng.integers(k)]
+    for t in (target, one_hot):
+        found = plots.logit_gradients(soft_cross_entropy, t, beliefs)
+        np.testing.assert_allclose(found, beliefs - t, atol=1e-9)
+    responsible = beliefs * target
+    responsible /= responsible.sum(axis=1, keepdims=True)
+    found = plots.logit_gradients(double_hot_loss, target, beliefs)
+    np.testing.assert_allclose(found, beliefs - responsible, atol=1e-9)
+
+
+def test_pushes_go_up_where_the_gradient_is_negative():
+    beliefs = {"sure": np.array([0.8, 0.1, 0.1]), "undecided": np.full(3, 1 / 3)}
+    targets = {"one-hot": np.eye(3)[1], "uniform": np.full(3, 1 / 3)}
+    pushed = {
+        name: plots.logit_gradients(soft_cross_entropy, target, np.array([*beliefs.values()]))
+        for name, target in targets.items()
+    }
+    figure = plots.plot_pushes(beliefs, targets, pushed, ["a", "b", "c"])
+    table = np.array(figure.axes).reshape(3, 3)
+    bars = table[1, 1].patches  # sure, one-hot
+    assert [bar.get_height() > 0 for bar in bars] == [False, True, False]
+    assert to_hex(bars[1].get_facecolor()) == plots.BLUE.lower()
+    assert len(table[2, 2].lines[-1].get_xdata()) == 3  # nothing to push: three dots
+    plt.close(figure)

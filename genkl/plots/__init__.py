@@ -14,12 +14,14 @@ from genkl.plots.detection import (
     plot_recall,
     plot_score_grid,
 )
+from genkl.plots.gradients import logit_gradients, plot_pushes
 from genkl.plots.instances import (
     plot_flagged_by_threshold,
     plot_images,
     plot_roc,
     plot_scores_by_kind,
 )
+from genkl.plots.journey import Journeys, median_of_each_kind, plot_journeys
 from genkl.plots.report import REPORT_COLORS, plot_looks
 from genkl.plots.runs import (
     plot_level,
@@ -55,6 +57,7 @@ from genkl.plots.style import (
     style_mean_and_std,
     use_book_style,
 )
+from genkl.plots.taxonomy import examples_by_kind, plot_taxonomy
 from genkl.plots.theory import plot_by_count, plot_overlaps, plot_peak_band
 
 __all__ = [
@@ -62,6 +65,7 @@ __all__ = [
     "BLUE",
     "GREEN",
     "GREY",
+    "Journeys",
     "KIND_COLORS",
     "KIND_NAMES",
     "METHOD_COLORS",
@@ -70,7 +74,10 @@ __all__ = [
     "RED",
     "REPORT_COLORS",
     "SKY",
+    "examples_by_kind",
+    "logit_gradients",
     "loss_over",
+    "median_of_each_kind",
     "method_color",
     "plot_alpha_paths",
     "plot_by_count",
@@ -80,6 +87,7 @@ __all__ = [
     "plot_flagged_by_threshold",
     "plot_growth",
     "plot_images",
+    "plot_journeys",
     "plot_level",
     "plot_looks",
     "plot_losses_to_best",
@@ -90,6 +98,7 @@ __all__ = [
     "plot_peak_band",
     "plot_photographs",
     "plot_processes",
+    "plot_pushes",
     "plot_recall",
     "plot_roc",
     "plot_role_losses",
@@ -101,6 +110,7 @@ __all__ = [
     "plot_simplex_region",
     "plot_simplex_values",
     "plot_sweep",
+    "plot_taxonomy",
     "simplex_points",
     "simplex_xy",
     "style_mean_and_std",
