@@ -188,6 +188,11 @@ def test_a_roster_that_makes_no_sense_is_refused(tmp_path: Path, text: str, mess
         teaching.read_roster(roster(tmp_path, text))
 
 
+def test_a_roster_that_is_not_there_is_named_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="a CSV file with a column 'student'"):
+        teaching.read_roster(tmp_path / "nobody.csv")
+
+
 def written(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text("utf-8"))
 

@@ -34,8 +34,14 @@ def read_roster(path: str | Path) -> list[str]:
 
     Raises:
         ValueError: no such column, nobody in it, somebody twice, or a name that is none of a file.
-        OSError: the file can't be read.
+        FileNotFoundError: there is no such file.
+        OSError: it can't be read.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"students is {str(path)!r}, and there is no such file; name a CSV file with a column "
+            "'student', a line for each"
+        )
     with open(path, newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
         if "student" not in (rows.fieldnames or []):
