@@ -10,6 +10,7 @@ ONE_BUILD = (
 """Modules that look at the same rendered book: one process builds it, and runs them all."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A module stays in one process, so that what it sets up is made once."""
     for item in items:

@@ -246,3 +246,23 @@ def test_the_book_has_its_pages_for_teachers_and_readers() -> None:
     files = {entry["file"] for part in toc["parts"] for entry in part["chapters"]}
     assert {"book/glossary", "book/paths", "book/teaching"} <= files
     assert not any(name.startswith("book/instructor") for name in files)
+
+
+# --- Formulas come after the page ----------------------------------------------------------------
+
+
+@pytest.mark.book
+def test_an_address_within_a_page_leads_there_though_formulas_move_it(reader: Reader) -> None:  # noqa: F811
+    page = reader.open("notebooks/7_theory")
+    anchors = page.eval_on_selector_all("article section[id]", "all => all.map((one) => one.id)")
+    for anchor in (anchors[len(anchors) // 2], anchors[-1]):
+        page.goto("about:blank")
+        page.goto(f"{reader.address}notebooks/7_theory.html#{anchor}", wait_until="load")
+        page.evaluate("() => MathJax.startup.promise.then(() => true)")
+        page.wait_for_timeout(800)  # scrolling has ended
+        top, low = page.evaluate(
+            """(id) => [document.getElementById(id).getBoundingClientRect().top,
+                        scrollY + innerHeight >= document.documentElement.scrollHeight - 1]""",
+            anchor,
+        )
+        assert 0 <= top < 160 or low
