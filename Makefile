@@ -14,19 +14,19 @@ help: ## List these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 book: $(VENV)/.installed-book ## Execute what is stale and render the book into _build/html
-	@$(BIN)/python -P -m genkl.book render --profile $(PROFILE)
+	@$(BIN)/python -m book render --profile $(PROFILE)
 
 full: ## The same with the profile `full`: more seeds, longer training
 	@$(MAKE) --no-print-directory book PROFILE=full
 
 student: $(VENV)/.installed-book ## The pages without any solution, into _build/student
-	@$(BIN)/python -P -m genkl.book render --profile $(PROFILE) --audience student
+	@$(BIN)/python -m book render --profile $(PROFILE) --audience student
 
 instructor: $(VENV)/.installed-book ## The pages with solutions and the key, into _build/instructor
-	@$(BIN)/python -P -m genkl.book render --profile $(PROFILE) --audience instructor
+	@$(BIN)/python -m book render --profile $(PROFILE) --audience instructor
 
 slides: book ## Three lectures from the rendered pages, into _build/slides
-	@$(BIN)/python -P -m genkl.book slides --profile $(PROFILE)
+	@$(BIN)/python -m book slides --profile $(PROFILE)
 
 records: book ## Keep the measured results of PROFILE, with their provenance, in results/
 	@mkdir -p results/$(PROFILE)

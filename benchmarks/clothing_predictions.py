@@ -79,7 +79,7 @@ def main() -> None:
 def train_heads(clean, labels, validation, held_out: genkl.Split, seed: int, heads: int = 5):
     """Linear heads on the clean features, each at its best step on validation."""
     from genkl.data import make_split
-    from genkl.models import linear_head, seeded_model
+    from genkl.networks import linear_head, seeded_model
     from genkl.relabel import verified
 
     held_out = make_split(validation, held_out.labels.numpy(), held_out.ids.numpy())

@@ -37,13 +37,13 @@ from genkl.compare import (
     precision_recall_f1,
     recall_at_share,
 )
-from genkl.conformal import threshold_for_budget
 from genkl.data import Kind
 from genkl.data.base import NON_CONFORMING
 from genkl.detectors import DETECTORS, Detector, Evidence, combination, genkl_detector
 from genkl.detectors.predictions import BETA_SHARE
-from genkl.divergence import dominance_threshold, uniform_like_vectors
 from genkl.records import save_record
+from genkl.rule.conformal import threshold_for_budget
+from genkl.rule.divergence import dominance_threshold, uniform_like_vectors
 
 FOLDER = Path("results/detection")
 SEEDS = (0, 1, 2, 3, 4)
@@ -64,10 +64,18 @@ KINDS = {
 BASE = "entropy"
 """Every detector is compared with this one, pair by pair."""
 MODULES = (
-    *CODE, "genkl.blockwise", "genkl.choose", "genkl.compare", "genkl.conformal", "genkl.detectors",
-    "genkl.divergence", "genkl.identify", "genkl.kinds", "benchmarks.detection",
+    *CODE,
+    "genkl.rule.blockwise",
+    "genkl.rule.choose",
+    "genkl.compare",
+    "genkl.rule.conformal",
+    "genkl.detectors",
+    "genkl.rule.divergence",
+    "genkl.rule.identify",
+    "genkl.rule.kinds",
+    "benchmarks.detection",
     "benchmarks.evidence",
-)  # fmt: skip
+)
 COMBINED = {
     "entropy": ("entropy",),
     "GenKL": ("GenKL",),

@@ -19,19 +19,19 @@ import torch
 from torch import Tensor
 
 import genkl
-from genkl.backbones import cache_folder
 from genkl.data import Images, NoisyDataset, Split, Truth
 from genkl.data.registry import DATASETS, load_dataset
 from genkl.data.sources import is_present
-from genkl.models import default_model
+from genkl.features import cache_folder
+from genkl.networks import default_model
 from genkl.predict import predict_logits
 from genkl.provenance import code_fingerprint
 from genkl.storage import load_tensors, save_tensors
 
 NUM_MODELS = 10
 CODE = (
-    "genkl.backbones", "genkl.data", "genkl.losses", "genkl.models", "genkl.pipeline.members",
-    "genkl.predict", "genkl.presets", "genkl.train",
+    "genkl.features", "genkl.data", "genkl.losses", "genkl.networks", "genkl.learn.members",
+    "genkl.predict", "genkl.presets", "genkl.learn",
 )  # fmt: skip
 
 
@@ -46,7 +46,7 @@ class Case:
         config: settings of the first predictor.
         pixels: of frozen features; None learns from the inputs as they are.
         strangers: a data set whose noisy images are injected as OOD, and their share.
-        network: of `genkl.models`; None for the usual one.
+        network: of `genkl.networks`; None for the usual one.
         imbalance: how many times rarer the rarest class is than the commonest, in the clean and
             the noisy split (by given label), in geometric steps; 1 leaves them as they are.
     """

@@ -23,9 +23,7 @@ import pandas as pd
 
 from benchmarks import studies
 from benchmarks.studies import CASES, MODULES, SEARCH_SEEDS, SEEDS, STUDIES, run_cell
-from genkl.backbones import cache_folder
-from genkl.records import load_record, save_record
-from genkl.sweep import (
+from benchmarks.sweep import (
     Cell,
     Sweep,
     compare_cell,
@@ -36,6 +34,8 @@ from genkl.sweep import (
     stop_on_term,
     sweep_arguments,
 )
+from genkl.features import cache_folder
+from genkl.records import load_record, save_record
 
 FOLDER = Path("results/learning")
 PARTS = ("main", "ablations")

@@ -37,8 +37,8 @@ from genkl import (
     run_genkl,
     small_cnn,
 )
-from genkl.models import seeded_model
-from genkl.pipeline import read_log
+from genkl.learn import read_log
+from genkl.networks import seeded_model
 from genkl.records import save_record
 from genkl.storage import load_tensors
 

@@ -30,11 +30,11 @@ import genkl
 from genkl import Engine, Examples, Phase, Role, fit, linear_head, relabel_instances, small_cnn
 from genkl.data import Split
 from genkl.data.base import make_split
-from genkl.models import seeded_model
+from genkl.learn import Draw, draw_batches
+from genkl.learn.phase import make_optimizer
+from genkl.learn.together import fit_together
+from genkl.networks import seeded_model
 from genkl.records import save_record
-from genkl.train import Draw, draw_batches
-from genkl.train.phase import make_optimizer
-from genkl.train.together import fit_together
 
 RECORD = Path("results/benchmarks/training.json")
 BATCH = 32

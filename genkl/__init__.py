@@ -22,8 +22,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "genkl.data.transforms": ("build_transform",),
     "genkl.data.digits": ("load_digits",),
     "genkl.data.solar_cells": ("load_solar_cells",),
-    "genkl.models": ("default_model", "linear_head", "small_cnn", "small_resnet"),
-    "genkl.backbones": (
+    "genkl.networks": ("default_model", "linear_head", "small_cnn", "small_resnet"),
+    "genkl.features": (
         "Backbone",
         "EFFICIENTNET_LITE0",
         "RESNET50",
@@ -34,16 +34,16 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "use_features",
     ),
     "genkl.predict": ("predict_probs",),
-    "genkl.divergence": ("entropy", "generalized_kl", "uniform_like_vectors"),
-    "genkl.identify": (
+    "genkl.rule.divergence": ("entropy", "generalized_kl", "uniform_like_vectors"),
+    "genkl.rule.identify": (
         "entropy_score",
         "flag_above",
         "identify_nc",
         "nc_score",
     ),
-    "genkl.conformal": ("threshold_for_budget",),
-    "genkl.kinds": ("looks_ambiguous", "nc_evidence", "neighbor_distance"),
-    "genkl.choose": ("alpha_path", "choose_alpha_beta", "diagnose", "jaccard"),
+    "genkl.rule.conformal": ("threshold_for_budget",),
+    "genkl.rule.kinds": ("looks_ambiguous", "nc_evidence", "neighbor_distance"),
+    "genkl.rule.choose": ("alpha_path", "choose_alpha_beta", "diagnose", "jaccard"),
     "genkl.detectors": (
         "DETECTORS",
         "Detector",
@@ -56,7 +56,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "knn_detector",
         "vim_detector",
     ),
-    "genkl.stream": ("identify_file", "score_file"),
+    "genkl.rule.stream": ("identify_file", "score_file"),
     "genkl.relabel": (
         "Relabelled",
         "Role",
@@ -83,7 +83,6 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "three_term_loss",
     ),
     "genkl.engine": ("Engine",),
-    "genkl.train": ("Checkpoint", "Examples", "FitResult", "Phase", "fit"),
     "genkl.evaluate": ("accuracy", "identification_report", "mean_and_std"),
     "genkl.compare": (
         "auroc",
@@ -97,15 +96,20 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "precision_recall_f1",
         "recall_at_share",
     ),
-    "genkl.pipeline": (
+    "genkl.learn": (
         "BASELINES",
+        "Checkpoint",
         "Decision",
+        "Examples",
+        "FitResult",
         "GenKLConfig",
+        "Phase",
         "Round",
         "Run",
         "RunFolder",
         "divergence_rule",
         "entropy_rule",
+        "fit",
         "flag_nothing",
         "pretrain_models",
         "run_baseline",

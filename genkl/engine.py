@@ -43,7 +43,7 @@ class Engine:
         channels_last: store images channels-last; None does so for large ones only.
         num_workers: processes that decode images, beside each device; None suits the machine.
         batch_heads: train the small models of an ensemble together, see
-            `genkl.train.together.fit_together`; False trains one after the other, with checkpoints.
+            `genkl.learn.together.fit_together`; False trains one after the other, with checkpoints.
             The numbers are the same up to rounding.
 
     Raises:

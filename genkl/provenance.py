@@ -127,3 +127,10 @@ def _roots(module: str) -> Iterator[Path]:
         yield from (Path(place).parent for place in spec.submodule_search_locations)
     elif spec is not None and spec.has_location:
         yield Path(spec.origin).parent
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from genkl.pipeline import Run, plain, round_to_dict, run_to_dict
+from genkl.learn import Run, plain, round_to_dict, run_to_dict
 from genkl.provenance import changed_modules, code_fingerprints, provenance
 
 SCHEMA = 1

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VALUES, CHECKSUM = "genkl", "sha256"
 
@@ -35,26 +35,55 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
     Raises:
         OSError: it can't be written; the message says what to do, and what was there stays.
     """
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+    return Path(path)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A path to write to, which takes the place of another when the block ends without an error.
+
+    Args:
+        path: replaced if it exists; its folder is made.
+
+    Yields:
+        A temporary path beside it, on the same file system; nothing of it is left after an error.
+
+    Raises:
+        OSError: it can't be written; the message says what to do, and what was there stays.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        remedy = f"free {len(data) / 1e6:,.0f} MB" if full else "look at the folder"
+        size = temporary.stat().st_size if temporary.exists() else 0
+        remedy = f"free {size / 1e6:,.0f} MB or more" if full else "look at the folder"
         raise OSError(
             error.errno,
             f"{path} can't be written ({error.strerror}): {remedy} and run it again; what was "
             "saved before is untouched",
         ) from error
-    _sync_folder(path.parent)
-    return path
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold: NaN becomes null, infinities "inf" and "-inf", tuples lists."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> Path:
@@ -118,7 +147,9 @@ def save_tensors(
     Raises:
         OSError: see `write_atomically`.
     """
-    own = {name: _plain(tensor) for name, tensor in sorted(tensors.items())}
+    from safetensors.torch import save
+
+    own = {name: _own_copy(tensor) for name, tensor in sorted(tensors.items())}
     text = json.dumps(values)
     metadata = {VALUES: text, CHECKSUM: _checksum(own, text)}
     return write_atomically(path, save(own, metadata))
@@ -137,6 +168,9 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         FileNotFoundError: no such file.
         DamagedFileError: cut off, changed, or not written by `save_tensors`.
     """
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load
+
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}")
@@ -152,12 +186,14 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     return tensors, values
 
 
-def _plain(tensor: Tensor) -> Tensor:
+def _own_copy(tensor: Tensor) -> Tensor:
     """On the CPU, contiguous, and sharing no memory with another, as the format wants it."""
     return tensor.detach().cpu().contiguous().clone()
 
 
 def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
+    import torch
+
     digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from genkl import GenKLConfig, Phase, load_dataset, run_genkl
-from genkl.models import ByteConv2d
+from genkl.networks import ByteConv2d
 
 CONFIG = GenKLConfig(
     first_ensemble=2,

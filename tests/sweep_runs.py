@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from genkl import sweep
+from benchmarks import sweep
 
 FUNCTION = "sweep_runs:run"
 

@@ -10,7 +10,7 @@ from typing import Any
 from executed_notebooks import FOLDER
 from sphinx.application import Sphinx
 
-from genkl.book.audience import AUDIENCES, student_notebook, without_solutions
+from book.machine.audience import AUDIENCES, student_notebook, without_solutions
 
 
 def hide_solutions(app: Sphinx, docname: str, source: list[str]) -> None:

@@ -11,7 +11,7 @@ from executed_notebooks import FOLDER, executed_copy
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from genkl.book import up_to_date
+from book.machine import up_to_date
 
 
 class BookFigure(SphinxDirective):

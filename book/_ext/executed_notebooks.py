@@ -18,9 +18,9 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 
-from genkl.book import Project, read_repository, rerun_section, up_to_date
-from genkl.book.comparison import own_path, recorded_path
-from genkl.book.parameters import PARAMETERS, assigned_values, tags_of
+from book.machine import Project, read_repository, rerun_section, up_to_date
+from book.machine.comparison import own_path, recorded_path
+from book.machine.parameters import PARAMETERS, assigned_values, tags_of
 
 FOLDER = "notebooks/"
 
@@ -29,7 +29,7 @@ def execute_stale(app: Sphinx) -> None:
     """Execute what is stale, unless the caller has just done it."""
     if os.environ.get("GENKL_ALREADY_EXECUTED"):
         return
-    command = [sys.executable, "-P", "-m", "genkl.book", "execute"]
+    command = [sys.executable, "-m", "book", "execute"]
     command += ["--profile", app.config.genkl_profile, "--root", str(app.srcdir)]
     if subprocess.run(command).returncode:
         raise ExtensionError("a notebook failed (see above); no page was written")

@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from genkl.backbones import Backbone
 from genkl.baselines.neighbors import nearest_neighbors
 from genkl.data import NoisyDataset
 from genkl.engine import Engine, as_engine
+from genkl.features import Backbone
+from genkl.learn import Examples, GenKLConfig
+from genkl.learn.members import Setting, pretrain_members, ready_to_learn
 from genkl.losses import PAPER_LOSSES
-from genkl.models import ModelFactory, default_model
-from genkl.pipeline import GenKLConfig
-from genkl.pipeline.members import Setting, pretrain_members, ready_to_learn
-from genkl.train import Examples
+from genkl.networks import ModelFactory, default_model
 
 FOLDS = 5
 

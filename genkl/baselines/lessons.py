@@ -19,6 +19,7 @@ from genkl.baselines.selection import (
     select_by_jo_src,
 )
 from genkl.baselines.transitions import anchor_transition, average_transition, forward_targets
+from genkl.learn import Examples, Lesson
 from genkl.losses import (
     RowLoss,
     double_hot_loss,
@@ -26,9 +27,7 @@ from genkl.losses import (
     hard_bootstrapping,
     soft_bootstrapping,
 )
-from genkl.pipeline import Lesson
 from genkl.relabel import Role
-from genkl.train import Examples
 
 Settings = Mapping[str, Any]
 Teach = Callable[[Groundwork, Settings], Lesson]

@@ -11,7 +11,7 @@ from typing import Any
 
 from genkl.baselines import lessons
 from genkl.checks import check_choice
-from genkl.pipeline import (
+from genkl.learn import (
     GenKLConfig,
     IdentifyRule,
     divergence_rule,

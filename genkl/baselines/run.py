@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from genkl.backbones import Backbone
 from genkl.baselines.groundwork import Groundwork
 from genkl.baselines.methods import FACTOR, METHODS, Method
 from genkl.checks import check_choice
 from genkl.data import NoisyDataset
 from genkl.engine import Engine
-from genkl.models import ModelFactory, default_model
-from genkl.pipeline import GenKLConfig, Lesson, Run, divergence_rule, run_genkl, run_once
-from genkl.pipeline.members import Setting
+from genkl.features import Backbone
+from genkl.learn import GenKLConfig, Lesson, Run, divergence_rule, run_genkl, run_once
+from genkl.learn.members import Setting
+from genkl.networks import ModelFactory, default_model
 
 CLEAN_THRESHOLD = 0.5
 """The paper's for mini WebVision, where GenKL has no clean split."""

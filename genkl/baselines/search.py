@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from genkl.backbones import Backbone
 from genkl.baselines.groundwork import Groundwork
 from genkl.baselines.methods import METHODS
 from genkl.baselines.run import run_method
 from genkl.checks import check_choice
 from genkl.data import NoisyDataset
 from genkl.engine import Engine
-from genkl.models import ModelFactory, default_model
-from genkl.pipeline import GenKLConfig
+from genkl.features import Backbone
+from genkl.learn import GenKLConfig
+from genkl.networks import ModelFactory, default_model
 
 
 @dataclass(frozen=True)

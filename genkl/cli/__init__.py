@@ -14,9 +14,9 @@ import sys
 from collections.abc import Sequence
 
 from genkl import __version__
-from genkl.cli import book, data, homework, identify, labs, report, run
+from genkl.cli import data, identify, moved, report, run
 
-AREAS = (data, run, identify, report, book, homework, labs)
+AREAS = (data, run, identify, report, moved)
 """In the order that ``genkl --help`` lists them."""
 
 FORESEEABLE = (OSError, ValueError, TypeError, ImportError, FloatingPointError, MemoryError)

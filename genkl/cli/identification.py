@@ -16,7 +16,6 @@ import pandas as pd
 
 from genkl import __version__
 from genkl.checks import check_beta, check_positive, check_probabilities
-from genkl.choose import choose_alpha_beta, diagnose
 from genkl.cli.files import (
     PredictionFile,
     check_columns,
@@ -30,11 +29,12 @@ from genkl.cli.files import (
     writing,
 )
 from genkl.cli.identify import PRESETS
-from genkl.conformal import threshold_for_budget
-from genkl.divergence import dominance_threshold, entropy, uniform_like_vectors
-from genkl.identify import flag_above, identify_nc, nc_score
-from genkl.kinds import nc_evidence
-from genkl.stream import identify_file, score_file
+from genkl.rule.choose import choose_alpha_beta, diagnose
+from genkl.rule.conformal import threshold_for_budget
+from genkl.rule.divergence import dominance_threshold, entropy, uniform_like_vectors
+from genkl.rule.identify import flag_above, identify_nc, nc_score
+from genkl.rule.kinds import nc_evidence
+from genkl.rule.stream import identify_file, score_file
 
 DEFAULT_BETA = 0.5
 """In units of 1/k. The paper's three lie between 0.42 and 0.81; in between the choice matters

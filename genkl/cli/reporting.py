@@ -115,7 +115,7 @@ def _of_folder(
     folder: Path, options: argparse.Namespace, settings: dict[str, Any]
 ) -> tuple[Assessment | None, Any]:
     """The assessment of a folder with its images; or None with the plan, for ``--dry-run``."""
-    from genkl.backbones import EFFICIENTNET_LITE0, get_backbone
+    from genkl.features import EFFICIENTNET_LITE0, get_backbone
 
     if options.labels is None:
         for name in ("label_column", "image_column", "verified_column"):

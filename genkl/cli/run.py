@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from genkl.data import NoisyDataset
     from genkl.engine import Engine
-    from genkl.pipeline import GenKLConfig, Run
+    from genkl.learn import GenKLConfig, Run
 
 PRESETS = {
     "digits": "DIGITS",
@@ -192,7 +192,7 @@ class Plan:
 
     def facts(self) -> dict[str, Any]:
         """Settings and amounts of work, for printing."""
-        from genkl.pipeline.folder import describe
+        from genkl.learn.folder import describe
 
         config, data = self.config, self.dataset
         method = METHODS[self.options.method]

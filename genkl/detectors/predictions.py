@@ -7,8 +7,8 @@ from scipy.special import entr, softmax
 
 from genkl.checks import check_positive
 from genkl.detectors.evidence import Detector, Evidence, import_extra
-from genkl.divergence import uniform_like_vectors
-from genkl.identify import entropy_score, nc_score
+from genkl.rule.divergence import uniform_like_vectors
+from genkl.rule.identify import entropy_score, nc_score
 
 BETA_SHARE = 0.5
 """Default beta as a share of 1/k. The paper's three presets have .42, .75 and .81."""

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from genkl.pipeline import GenKLConfig
-from genkl.train import Phase
+from genkl.learn import GenKLConfig, Phase
 
 DIGITS = GenKLConfig(
     beta=0.03,

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-from genkl.backbones import finetunable
 from genkl.checks import Array, check_beta, check_choice, check_positive
 from genkl.data import NoisyDataset
 from genkl.data.transforms import Transforms
-from genkl.divergence import uniform_like_vectors
-from genkl.identify import identify_nc
-from genkl.models import ModelFactory
-from genkl.pipeline import GenKLConfig
+from genkl.features import finetunable
+from genkl.learn import GenKLConfig, Phase
+from genkl.networks import ModelFactory
 from genkl.published import Published
-from genkl.train import Phase
+from genkl.rule.divergence import uniform_like_vectors
+from genkl.rule.identify import identify_nc
 
 PAPER_WEIGHTS = "IMAGENET1K_V1"
 """The ImageNet weights that torchvision had when the paper was written."""

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from genkl.blockwise import check_rows
 from genkl.checks import check_beta, check_labels, check_probabilities
-from genkl.conformal import threshold_for_budget
-from genkl.divergence import dominance_threshold, entropy, uniform_like_vectors
-from genkl.identify import flag_above, nc_score
-from genkl.kinds import looks_ambiguous, nc_evidence, neighbor_distance
+from genkl.rule.blockwise import check_rows
+from genkl.rule.conformal import threshold_for_budget
+from genkl.rule.divergence import dominance_threshold, entropy, uniform_like_vectors
+from genkl.rule.identify import flag_above, nc_score
+from genkl.rule.kinds import looks_ambiguous, nc_evidence, neighbor_distance
 
 KINDS = ("looks ambiguous", "looks out of distribution", "label likely wrong", "looks fine")
 """What an instance may look like. The first two are the non-conforming ones."""

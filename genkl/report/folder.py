@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from genkl.backbones import EFFICIENTNET_LITE0, Backbone, extract_features
 from genkl.checks import check_beta, check_positive
 from genkl.data.folder import (
     VERIFIED_COLUMN,
@@ -28,8 +27,9 @@ from genkl.data.folder import (
 )
 from genkl.data.images import ImageFiles
 from genkl.data.sources import DataNotFoundError
-from genkl.divergence import uniform_like_vectors
+from genkl.features import EFFICIENTNET_LITE0, Backbone, extract_features
 from genkl.report.assessment import Assessment, assess, check_settings
+from genkl.rule.divergence import uniform_like_vectors
 
 FOLDS = 5
 REPEATS = 3

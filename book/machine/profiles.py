@@ -1,0 +1,110 @@
+"""What is to be executed? Profiles, changed parameters, and the jobs they make."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from book.machine.dependencies import package_files, quoted_files
+from book.machine.parameters import as_declared, check_parameters, read_parameters
+from book.machine.project import BookError, Project
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook to execute: with which parameters, and the files that its code depends on.
+
+    ``changed`` maps a parameter that the reader changed to [its value, its value otherwise].
+    """
+
+    name: str
+    parameters: dict[str, Any]
+    changed: dict[str, list[Any]]
+    depends_on: list[Path]
+
+
+def read_manifest(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """``notebooks/manifest.yml``: profile -> notebook -> parameters."""
+    import yaml
+
+    path = root / "notebooks" / "manifest.yml"
+    if not path.exists():
+        raise BookError(f"no {path}: run this in the book's folder, or name it with --root")
+    try:
+        manifest = yaml.safe_load(path.read_text("utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise BookError(f"{path}: {error}") from None
+    return {
+        str(profile): {str(name): dict(values or {}) for name, values in (entries or {}).items()}
+        for profile, entries in manifest.items()
+    }
+
+
+def read_overrides(project: Project) -> dict[str, dict[str, Any]]:
+    """The parameters that the reader changed in this profile: notebook -> parameters."""
+    if not project.overrides.exists():
+        return {}
+    overrides: dict[str, dict[str, Any]] = json.loads(project.overrides.read_text("utf-8"))
+    return overrides
+
+
+def plan(
+    project: Project,
+    names: Iterable[str] = (),
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Job]:
+    """The jobs of a profile, checked before any work is done.
+
+    Args:
+        project: the book and the profile.
+        names: notebooks to plan; all where empty.
+        overrides: changed parameters; those kept on disk where None.
+
+    Returns:
+        The jobs in the manifest's order.
+
+    Raises:
+        BookError: an unknown profile, notebook or parameter, or a value of another type. The
+            message lists the known ones.
+    """
+    manifest = read_manifest(project.root)
+    if project.profile not in manifest:
+        raise BookError(f"no profile {project.profile!r}; the profiles: {', '.join(manifest)}")
+    entries = manifest[project.profile]
+    existing = project.names()
+    for name in [*names, *entries]:
+        if name not in existing:
+            raise BookError(f"no notebook {name!r}; the notebooks: {', '.join(existing)}")
+    if missing := [name for name in existing if name not in entries]:
+        raise BookError(
+            f"notebooks/manifest.yml: profile {project.profile!r} does not name "
+            f"{', '.join(missing)} (`{missing[0]}: {{}}` takes the notebook's own parameters)"
+        )
+    if overrides is None:
+        overrides = read_overrides(project)
+    jobs = [_plan_one(project, name, entries[name], overrides.get(name, {})) for name in entries]
+    return [job for job in jobs if job.name in (list(names) or existing)]
+
+
+def _plan_one(
+    project: Project, name: str, given: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> Job:
+    template = project.template(name)
+    known = read_parameters(template)
+    check_parameters(name, known, given)
+    check_parameters(name, known, overrides)
+    usual = {key: parameter.default for key, parameter in known.items()}
+    usual |= {key: as_declared(value, usual[key]) for key, value in given.items()}
+    changes = {key: as_declared(value, usual[key]) for key, value in overrides.items()}
+    parameters = usual | changes
+    if "record_path" in known and "record_path" not in {*given, *overrides}:
+        parameters["record_path"] = f"../_executed/{project.profile}/records/{name}.json"
+    return Job(
+        name=name,
+        parameters=parameters,
+        changed={key: [value, usual[key]] for key, value in changes.items() if value != usual[key]},
+        depends_on=[*package_files(project, template), *quoted_files(project, template)],
+    )

@@ -1,0 +1,336 @@
+"""Which alpha, and which beta? Every alpha in one pass, a budget kept, a choice looked at first."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from genkl.checks import Array, check_positive, to_numpy
+from genkl.rule.blockwise import check_rows
+from genkl.rule.conformal import threshold_for_budget
+from genkl.rule.divergence import dominance_threshold
+from genkl.rule.identify import flag_above, identify_nc, nc_score
+
+
+@dataclass(frozen=True)
+class AlphaPath:
+    """The NC set at every alpha, from one pass over the predictions.
+
+    Attributes:
+        scores: critical alpha of each instance, shape (N,), see `nc_score`.
+        ordered: the same in ascending order.
+    """
+
+    scores: np.ndarray
+    ordered: np.ndarray
+
+    def flagged(self, alpha: float | np.ndarray) -> np.ndarray:
+        """Share of the instances that is flagged at each alpha; the shape of alpha."""
+        count = len(self.ordered)
+        return (count - np.searchsorted(self.ordered, alpha, side="left")) / max(1, count)
+
+    def mask(self, alpha: float) -> np.ndarray:
+        """The NC set at an alpha, boolean, shape (N,)."""
+        return flag_above(self.scores, alpha)
+
+    def alpha_for(self, share: float) -> float:
+        """The lowest alpha that flags at most this share of the instances, ties left out.
+
+        Raises:
+            ValueError: share outside [0, 1].
+        """
+        if not 0 <= share <= 1:
+            raise ValueError(f"share is {share}; state a share between 0 and 1")
+        spared = len(self.ordered) - int(share * len(self.ordered) + 1e-9)
+        if spared == 0:
+            return 0.0
+        return float(np.nextafter(self.ordered[spared - 1], np.inf))
+
+
+def alpha_path(
+    pred_probs: Array,
+    beta: float,
+    uniform_like: Array,
+    *,
+    permutation_invariant: bool = False,
+    num_threads: int | None = None,
+) -> AlphaPath:
+    """Evaluate the rule for every alpha at once.
+
+    Args:
+        pred_probs: averaged predictions, shape (N, k).
+        beta: in [0, 1/k).
+        uniform_like: the vectors P, shape (n, k).
+        permutation_invariant: see `nc_score`.
+        num_threads: see `nc_score`.
+
+    Returns:
+        Scores, and what they say about any alpha.
+
+    Raises:
+        ValueError: as `nc_score`.
+
+    Source: equation :eq:`eq-critical-alpha`.
+
+    Example:
+        >>> probs = np.array([[0.97, 0.01, 0.01, 0.01], [0.4, 0.3, 0.2, 0.1]])
+        >>> alpha_path(probs, 0.05, uniform_like_vectors(4)).flagged(np.array([0.001, 0.5, 0.9]))
+        array([1. , 0.5, 0. ])
+    """
+    scores = to_numpy(
+        nc_score(
+            pred_probs,
+            beta,
+            uniform_like,
+            permutation_invariant=permutation_invariant,
+            num_threads=num_threads,
+        )
+    )
+    return AlphaPath(scores, np.sort(scores))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An alpha and a beta, and how they were arrived at.
+
+    Attributes:
+        alpha: flags at most the budget of conforming instances; infinite if there were too few.
+        beta: the one that flagged most at that budget.
+        candidates: one row per beta tried, columns ``beta``, ``alpha``, ``flagged`` (share of
+            pred_probs) and ``nc_at_least`` (what that says about the share of NC instances).
+    """
+
+    alpha: float
+    beta: float
+    candidates: pd.DataFrame
+
+
+def choose_alpha_beta(
+    pred_probs: Array,
+    conforming_probs: Array,
+    uniform_like: Array,
+    *,
+    max_flag_rate: float = 0.05,
+    confidence: float | None = None,
+    betas: Sequence[float] | None = None,
+    permutation_invariant: bool = False,
+    seed: int = 0,
+) -> Choice:
+    r"""Choose alpha and beta without an NC label and without a guess.
+
+    Every beta gets the alpha that flags at most ``max_flag_rate`` of conforming instances. At
+    equal false flags, the beta that flags more of the unlabelled predictions finds more of what
+    does not conform: with a share :math:`\pi` of NC instances, found with probability t, the
+    flagged share is :math:`\pi t + (1 - \pi)\epsilon`, which grows with t. Hence also
+    :math:`\pi \ge (\text{flagged} - \epsilon) / (1 - \epsilon)`, up to sampling error, where the
+    conforming instances on both sides are alike.
+
+    One half of conforming_probs chooses beta, the other then sets alpha for it, so that the
+    promise of `threshold_for_budget` is not spent on the search.
+
+    Args:
+        pred_probs: averaged predictions on the noisy instances, shape (N, k).
+        conforming_probs: predictions of the same models on instances that are known to conform
+            and that they were not trained on, shape (m, k), at least 2.
+        uniform_like: the vectors P, shape (n, k).
+        max_flag_rate: epsilon, the share of conforming instances that may be flagged.
+        confidence: see `threshold_for_budget`.
+        betas: to try; None tries ten from 0 to 0.95/k.
+        permutation_invariant: see `nc_score`.
+        seed: of the split of conforming_probs into halves.
+
+    Returns:
+        The choice, and the table behind it.
+
+    Raises:
+        ValueError: as `nc_score` and `threshold_for_budget`; no beta to try; fewer than 2
+            conforming predictions.
+
+    Source: equation :eq:`eq-choose-beta`.
+    """
+    num_classes = check_rows(pred_probs)
+    count = len(conforming_probs)
+    if count < 2:
+        raise ValueError(f"conforming_probs has {count} rows; choosing and setting need 1 each")
+    if betas is None:
+        betas = [float(b) for b in np.linspace(0, 0.95, 10) / num_classes]
+    if len(betas) == 0:
+        raise ValueError("betas is empty; name at least one, or pass None")
+    order = np.random.default_rng(seed).permutation(count)
+    halves = order[: count // 2], order[count // 2 :]
+
+    def alpha_at(beta: float, rows: np.ndarray) -> float:
+        scores = nc_score(
+            conforming_probs[rows], beta, uniform_like, permutation_invariant=permutation_invariant
+        )
+        return threshold_for_budget(scores, max_flag_rate, confidence=confidence)
+
+    def tried(beta: float) -> dict[str, float]:
+        path = alpha_path(
+            pred_probs, beta, uniform_like, permutation_invariant=permutation_invariant
+        )
+        alpha = alpha_at(beta, halves[0])
+        flagged = float(path.flagged(alpha))
+        excess = max(0.0, (flagged - max_flag_rate) / (1 - max_flag_rate))
+        return {"beta": beta, "alpha": alpha, "flagged": flagged, "nc_at_least": excess}
+
+    candidates = pd.DataFrame([tried(beta) for beta in betas])
+    beta = float(candidates["beta"][candidates["flagged"].idxmax()])
+    return Choice(alpha_at(beta, halves[1]), beta, candidates)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a choice of alpha and beta does to predictions; no label was used.
+
+    Attributes:
+        flagged: share of all instances.
+        by_class: one row per class, columns ``instances`` (that are predicted as it) and
+            ``flagged`` (share of those).
+        peaks: quartiles of the largest entry, of flagged and of spared instances.
+        dominant_entries: for each number of dominant entries, ``instances`` and ``flagged``.
+        nearby: share flagged at alpha 10 % and 5 % lower and higher.
+        uniform_is_flagged: whether the exactly uniform prediction would be.
+        renaming_agreement: Jaccard overlap of the NC set with those after renaming the classes,
+            mean of 5 renamings; 1 for a permutation-invariant rule, NaN where nothing is flagged.
+    """
+
+    flagged: float
+    by_class: pd.DataFrame
+    peaks: pd.DataFrame
+    dominant_entries: pd.DataFrame
+    nearby: pd.DataFrame
+    uniform_is_flagged: bool
+    renaming_agreement: float
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What deserves a second look, in words."""
+        return tuple(_warnings(self))
+
+    def __str__(self) -> str:
+        lines = [
+            f"flagged: {self.flagged:.2%}",
+            f"agreement after renaming classes: {self.renaming_agreement:.2f}",
+            f"uniform prediction flagged: {'yes' if self.uniform_is_flagged else 'no'}",
+        ]
+        notes = (textwrap.fill(f"! {text}", 72, subsequent_indent="  ") for text in self.warnings)
+        return "\n".join([*lines, *notes])
+
+
+def diagnose(
+    pred_probs: Array,
+    alpha: float,
+    beta: float,
+    uniform_like: Array,
+    *,
+    permutation_invariant: bool = False,
+    seed: int = 0,
+) -> Diagnosis:
+    """Show what alpha and beta would do to these predictions, before anything is trained on it.
+
+    Args:
+        pred_probs: averaged predictions, shape (N, k), at least one row.
+        alpha: greater than 0; `math.inf` flags nothing.
+        beta: in [0, 1/k).
+        uniform_like: the vectors P, shape (n, k).
+        permutation_invariant: see `nc_score`.
+        seed: of the renamings.
+
+    Returns:
+        Shares, tables, and warnings in words.
+
+    Raises:
+        ValueError: as `identify_nc`; no predictions.
+    """
+    num_classes = check_rows(pred_probs)
+    if len(pred_probs) == 0:
+        raise ValueError("pred_probs has no rows; there is nothing to diagnose")
+    if alpha != np.inf:
+        check_positive("alpha", alpha)
+    probs, vectors = to_numpy(pred_probs), to_numpy(uniform_like)
+    options = {"permutation_invariant": permutation_invariant}
+    path = alpha_path(probs, beta, vectors, **options)
+    mask = path.mask(alpha)
+    uniform = np.full((1, num_classes), 1 / num_classes)
+    return Diagnosis(
+        flagged=float(mask.mean()),
+        by_class=_shares(probs.argmax(axis=1), mask, range(num_classes), "predicted class"),
+        peaks=_quartiles(probs.max(axis=1), mask),
+        dominant_entries=_shares(
+            (probs >= dominance_threshold(num_classes, beta)).sum(axis=1), mask, None, "dominant"
+        ),
+        nearby=pd.DataFrame({"alpha": [alpha * f for f in (0.9, 0.95, 1.0, 1.05, 1.1)]}).assign(
+            flagged=lambda table: path.flagged(table["alpha"].to_numpy())
+        ),
+        uniform_is_flagged=bool(
+            alpha != np.inf and identify_nc(uniform, alpha, beta, vectors, **options)[0]
+        ),
+        renaming_agreement=_renaming_agreement(probs, mask, alpha, beta, vectors, options, seed),
+    )
+
+
+def jaccard(one: np.ndarray, other: np.ndarray) -> float:
+    """Overlap of two sets given as masks, intersection over union; NaN if both are empty."""
+    union = (one | other).sum()
+    return float((one & other).sum() / union) if union else float("nan")
+
+
+def _warnings(found: Diagnosis):
+    if found.flagged == 0:
+        yield "nothing is flagged; alpha is above every critical alpha: see nearby, or alpha='auto'"
+        return
+    if found.flagged > 0.5:
+        yield (
+            f"{found.flagged:.0%} of all instances are flagged; training on so many uniform "
+            "targets flattens the network: raise alpha"
+        )
+    gone = found.by_class[(found.by_class["flagged"] > 0.8) & (found.by_class["instances"] > 0)]
+    if len(gone) and found.flagged <= 0.8:
+        names = ", ".join(str(name) for name in gone.index)
+        yield f"over 80 % of the instances predicted as class {names} are flagged"
+    shares = found.nearby["flagged"].to_numpy()
+    if shares[1] > 2 * shares[3]:
+        yield (
+            f"alpha stands on a cliff: 5 % lower flags {shares[1]:.2%}, 5 % higher {shares[3]:.2%}"
+        )
+    if found.renaming_agreement < 0.8:
+        yield (
+            f"renaming the classes keeps only {found.renaming_agreement:.0%} of the NC set; use "
+            "permutation_invariant=True"
+        )
+    if not found.uniform_is_flagged:
+        yield "an exactly uniform prediction is not flagged"
+
+
+def _renaming_agreement(probs, mask, alpha, beta, vectors, options, seed: int) -> float:
+    if not mask.any():
+        return float("nan")
+    rng = np.random.default_rng(seed)
+    renamed = (vectors[:, rng.permutation(vectors.shape[1])] for _ in range(5))
+    return float(
+        np.mean([jaccard(mask, nc_score(probs, beta, p, **options) >= alpha) for p in renamed])
+    )
+
+
+def _shares(values: np.ndarray, mask: np.ndarray, every, name: str) -> pd.DataFrame:
+    groups = pd.Series(mask).groupby(values)
+    table = pd.DataFrame({"instances": groups.size(), "flagged": groups.mean()})
+    if every is not None:
+        table = table.reindex(every)
+        table["instances"] = table["instances"].fillna(0).astype(int)
+    return table.rename_axis(name)
+
+
+def _quartiles(peaks: np.ndarray, mask: np.ndarray) -> pd.DataFrame:
+    shares = [0.0, 0.25, 0.5, 0.75, 1.0]
+    rows = {
+        name: np.quantile(peaks[group], shares) if group.any() else np.full(5, np.nan)
+        for name, group in (("flagged", mask), ("spared", ~mask))
+    }
+    columns = ["lowest", "lower quartile", "median", "upper quartile", "highest"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)

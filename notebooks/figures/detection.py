@@ -1,0 +1,142 @@
+"""Who finds what? Detectors on many data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+
+from figures.style import BLACK, GREY, method_color
+
+MARKERS = ("o", "s", "D", "^", "v", "P")
+
+
+def plot_score_grid(ax: Axes, table: pd.DataFrame, *, center: float = 0.5) -> Axes:
+    """A figure for every detector (row) and data set (column), coloured by its distance to chance.
+
+    Args:
+        ax: where to draw.
+        table: AUROC, index methods, columns data sets; NaN where a method can't be used.
+        center: value of a score that knows nothing; drawn white.
+    """
+    bound = float(np.nanmax(np.abs(table.to_numpy() - center)))
+    sns.heatmap(
+        table, ax=ax, cmap="PuOr_r", vmin=center - bound, vmax=center + bound, annot=True,
+        fmt=".2f", annot_kws={"fontsize": 10}, linewidths=1, cbar=False,
+    )  # fmt: skip
+    ax.set(xlabel="", ylabel="")
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.set_xticks(ax.get_xticks(), ax.get_xticklabels(), rotation=30, ha="left")
+    ax.set_yticks(ax.get_yticks(), ax.get_yticklabels(), rotation=0)
+    return ax
+
+
+def plot_over_base(
+    ax: Axes,
+    frame: pd.DataFrame,
+    group: str,
+    label: str,
+    *,
+    methods: Sequence[str] | None = None,
+    colors: Mapping[str, str] | None = None,
+) -> Axes:
+    """Differences to a base with their intervals: a row per group, a mark per method.
+
+    Args:
+        ax: where to draw.
+        frame: from `genkl.over_base`, columns group, ``method``, ``difference``, ``low``, ``high``.
+        group: column that names the rows.
+        label: of the horizontal axis, with its unit.
+        methods: to draw, in order; None for all.
+        colors: method name -> colour; None for the book's.
+    """
+    groups = list(dict.fromkeys(frame[group]))[::-1]
+    methods = list(dict.fromkeys(frame["method"])) if methods is None else list(methods)
+    for place, method in enumerate(methods):
+        mine = frame[frame["method"] == method]
+        rows = np.array([groups.index(name) for name in mine[group]])
+        shift = 0.2 * ((len(methods) - 1) / 2 - place)
+        color = method_color(method) if colors is None else colors[method]
+        middle = mine["difference"].to_numpy()
+        reach = np.nan_to_num([middle - mine["low"], mine["high"] - middle])
+        ax.errorbar(
+            middle, rows + shift, xerr=reach, fmt=MARKERS[place % len(MARKERS)], color=color,
+            ms=7, lw=2, capsize=3, label=method,
+        )  # fmt: skip
+    ax.axvline(0, color=BLACK, lw=1.5)
+    ax.set_yticks(range(len(groups)), groups)
+    ax.set(xlabel=label, ylim=(-0.6, len(groups) - 0.4))
+    ax.grid(axis="y", visible=False)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=10)
+    return ax
+
+
+def plot_recall(
+    ax: Axes, frame: pd.DataFrame, methods: Sequence[str], prevalence: float | None = None
+) -> Axes:
+    """Recall of the non-conforming beside the share of all instances that is flagged.
+
+    Args:
+        ax: where to draw.
+        frame: columns ``method``, ``flagged``, ``recall``, and ``seed``.
+        methods: to draw.
+        prevalence: share of non-conforming instances; draws what is the most one can find.
+    """
+    for place, method in enumerate(methods):
+        mean = frame[frame["method"] == method].groupby("flagged")["recall"].mean()
+        ax.plot(
+            mean.index, mean, marker=MARKERS[place % len(MARKERS)], ms=6, lw=2,
+            color=method_color(method), label=method,
+        )  # fmt: skip
+    ends = np.array([0, frame["flagged"].max()])
+    ax.plot(ends, ends, color=GREY, lw=1.5, ls="--", label="at random")
+    if prevalence:
+        ax.plot([0, prevalence, ends[1]], [0, 1, 1], color=GREY, lw=1.2, ls=":", label="at best")
+    ax.set(xlabel="share flagged", ylabel="recall of NC", ylim=(0, 1.03))
+    return ax
+
+
+def plot_condition(ax: Axes, frame: pd.DataFrame, methods: Sequence[str], label: str) -> Axes:
+    """AUROC over a condition's values, averaged over data sets and seeds; values evenly spaced.
+
+    Args:
+        ax: where to draw.
+        frame: rows of one condition, columns ``value``, ``method``, ``auroc``.
+        methods: to draw.
+        label: of the horizontal axis.
+    """
+    values = list(dict.fromkeys(frame["value"]))
+    for place, method in enumerate(methods):
+        mean = frame[frame["method"] == method].groupby("value")["auroc"].mean().reindex(values)
+        ax.plot(
+            range(len(values)), mean, marker=MARKERS[place % len(MARKERS)], ms=6, lw=2,
+            color=method_color(method), label=method,
+        )  # fmt: skip
+    names = [f"{v:g}" if isinstance(v, int | float) else str(v).replace("_", " ") for v in values]
+    ax.set_xticks(range(len(values)), names)
+    ax.set(xlabel=label, ylabel="AUROC")
+    return ax
+
+
+def plot_losses_to_best(ax: Axes, lost: pd.DataFrame) -> Axes:
+    """How far each method (row) is behind the best one of each data set (column), in points.
+
+    Args:
+        ax: where to draw.
+        lost: points, 0 for the best of a column and below 0 for the others; NaN where a method
+            can't be used. Drawn from 0 to -15: what is worse is as dark.
+    """
+    sns.heatmap(
+        lost, ax=ax, cmap="Oranges_r", vmin=-15, vmax=0, annot=True, fmt=".1f",
+        annot_kws={"fontsize": 10}, linewidths=1, cbar=False,
+    )  # fmt: skip
+    ax.set(xlabel="", ylabel="")
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.set_xticks(ax.get_xticks(), ax.get_xticklabels(), rotation=35, ha="left")
+    ax.set_yticks(ax.get_yticks(), ax.get_yticklabels(), rotation=0)
+    return ax

@@ -1,0 +1,135 @@
+"""Which kinds of noise are there? A tree of two questions, with real images at its leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from figures.style import BLACK, GREY, KIND_COLORS, KIND_NAMES
+from genkl.data import Kind, NoisyDataset, Truth
+
+Example = tuple[str, np.ndarray]
+"""The given label, and the image, shape (H, W) or (1, H, W)."""
+
+FIELD_NAMES = {
+    Kind.CORRECT: "clean",
+    Kind.MISLABELLED: "closed-set (ID) noise",
+    Kind.AMBIGUOUS: "ambiguous ID (AID)",
+    Kind.OOD: "open-set (OOD) noise",
+}
+"""What the literature calls each leaf."""
+
+INTENTIONS = {
+    Kind.CORRECT: "label = prediction:\nthe label stays",
+    Kind.MISLABELLED: "offers both, label and\nprediction (double-hot)",
+    Kind.AMBIGUOUS: "if flagged, teaches\ndoubt (uniform target)",
+    Kind.OOD: "if flagged, teaches\ndoubt (uniform target)",
+}
+"""What GenKL means to do with each leaf. It sees the predictions only, and can be wrong."""
+
+SIDES = ("yes: conforming", "no: non-conforming (NC)")
+QUESTIONS = ("Is the given label right?", "How many classes fit?")
+ANSWERS = ("yes", "no", "two, or unclear", "none")
+LEAVES = tuple(FIELD_NAMES)
+
+
+def examples_by_kind(
+    dataset: NoisyDataset, truth: Truth, count: int, seed: int = 0
+) -> dict[Kind, list[Example]]:
+    """Draw instances of each kind from the noisy split at random.
+
+    Args:
+        dataset: with inputs of shape (N, 1, H, W).
+        truth: about its noisy split.
+        count: instances of each kind, or all where there are fewer.
+        seed: of the draw.
+
+    Returns:
+        Kind -> (given label, image) of each instance drawn; kinds without an instance are left
+        out.
+    """
+    rng = np.random.default_rng(seed)
+    drawn: dict[Kind, list[Example]] = {}
+    for kind in LEAVES:
+        rows = np.flatnonzero(truth.kinds == kind)
+        if not len(rows):
+            continue
+        drawn[kind] = [
+            (
+                dataset.class_names[int(dataset.noisy.labels[row])],
+                dataset.noisy.inputs[int(row)].numpy()[0],
+            )
+            for row in rng.choice(rows, min(count, len(rows)), replace=False)
+        ]
+    return drawn
+
+
+def plot_taxonomy(examples: Mapping[Kind, Sequence[Example]]) -> Figure:
+    """Draw the tree: does one class fit, is the label right, how many fit; images at the leaves.
+
+    Args:
+        examples: for each of `LEAVES` up to four examples; the given label is written above each.
+
+    Raises:
+        KeyError: a leaf without examples.
+    """
+    width, height = 10.0, 7.6
+    figure = plt.figure(figsize=(width, height), layout="none")
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(0, width), ylim=(0.2, height))
+    ax.axis("off")
+    for place, (question, side) in enumerate(zip(QUESTIONS, SIDES, strict=True)):
+        x = 2.53 + 4.94 * place
+        _branch(ax, (5, 7.25), (x, 6.3), side)
+        _box(ax, x, 6.3, question)
+    _box(ax, 5, 7.25, "Does exactly one class fit the image?")
+    for place, kind in enumerate(LEAVES):
+        x = 1.3 + 2.47 * place
+        _branch(ax, (2.53 if place < 2 else 7.47, 6.05), (x, 5.22), ANSWERS[place])
+        _leaf(ax, x, kind, examples[kind])
+    return figure
+
+
+def _box(ax: Axes, x: float, y: float, text: str) -> None:
+    ax.text(
+        x, y, text, ha="center", va="center", fontsize=13.5, color=BLACK, zorder=3,
+        bbox={"boxstyle": "round,pad=0.45", "fc": "#f2f2f2", "ec": GREY, "lw": 1},
+    )  # fmt: skip
+
+
+def _branch(ax: Axes, start: tuple[float, float], end: tuple[float, float], answer: str) -> None:
+    ax.plot(*zip(start, end, strict=True), color=GREY, lw=2, zorder=1)
+    ax.text(
+        (start[0] + end[0]) / 2, (start[1] + end[1]) / 2, answer, ha="center", va="center",
+        fontsize=12.5, style="italic", color=BLACK, zorder=2,
+        bbox={"boxstyle": "square,pad=0.12", "fc": "white", "ec": "none"},
+    )  # fmt: skip
+
+
+def _leaf(ax: Axes, x: float, kind: Kind, examples: Sequence[Example]) -> None:
+    """A leaf's name, the field's name, its images two by two, and what GenKL means to do."""
+    ax.plot([x - 1.13, x + 1.13], [5.2, 5.2], color=KIND_COLORS[kind], lw=7, solid_capstyle="butt")
+    for y, text, size, weight in (
+        (4.92, KIND_NAMES[kind], 14, "bold"),
+        (4.63, FIELD_NAMES[kind], 12, "normal"),
+        (0.95, "GenKL", 12, "bold"),
+        (0.56, INTENTIONS[kind], 12, "normal"),
+    ):
+        ax.text(x, y, text, ha="center", va="center", fontsize=size, fontweight=weight, color=BLACK)
+    side = 1.04
+    for place, (label, image) in enumerate(examples[:4]):
+        left, top = x - 1.13 + (place % 2) * 1.22, 4.08 - (place // 2) * 1.62
+        inner = ax.inset_axes((left, top - side, side, side), transform=ax.transData)
+        inner.imshow(np.asarray(image).reshape(np.asarray(image).shape[-2:]), cmap="gray")
+        inner.set(xticks=[], yticks=[])
+        inner.grid(visible=False)
+        for spine in inner.spines.values():
+            spine.set(visible=True, color=KIND_COLORS[kind], lw=2)
+        ax.text(
+            left + side / 2, top + 0.06, f"“{label}”".replace(" ", "\n"), ha="center",
+            va="bottom", fontsize=11.5, linespacing=0.95, color=BLACK,
+        )  # fmt: skip

@@ -1,0 +1,561 @@
+"""The executor on small books made here: what is executed, what is refused, what is published."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from book import machine as book
+from book.__main__ import main
+from book.machine import BookError, Project, execution
+
+REPOSITORY = Path(__file__).parents[2]
+
+PACKAGE_FILES = {
+    "__init__.py": (
+        "import importlib\n"
+        "_MODULES = {'genkl.left': ['to_left'], 'genkl.right': ['to_right']}\n"
+        "_EXPORTS = {name: module for module, names in _MODULES.items() for name in names}\n"
+        "def __getattr__(name):\n"
+        "    if name not in _EXPORTS:\n"
+        "        raise AttributeError(name)\n"
+        "    return getattr(importlib.import_module(_EXPORTS[name]), name)\n"
+    ),
+    "base.py": "one = 1\n",
+    "late.py": "late = 1\n",
+    "left.py": "from .base import one\ndef to_left():\n    return one\n",
+    "right.py": "def to_right():\n    from genkl.late import late\n    return 2 * late\n",
+    "alone.py": "x = 0\n",
+    "book/__init__.py": "",
+    "book/execution.py": "",
+    "sub/__init__.py": "from genkl.sub.deep import deep\n",
+    "sub/deep.py": "deep = 3\n",
+}
+
+
+def notebook(*cells: str, parameters: str = "alpha: float = 1.05") -> dict[str, Any]:
+    """A notebook with a title, a parameters cell and these code cells."""
+    code = [("parameters", parameters), *((None, cell) for cell in cells)]
+    made = [
+        {
+            "cell_type": "code",
+            "id": f"code-{number}",
+            "execution_count": None,
+            "metadata": {"tags": [tag]} if tag else {},
+            "outputs": [],
+            "source": source,
+        }
+        for number, (tag, source) in enumerate(code)
+    ]
+    title = {"cell_type": "markdown", "id": "title", "metadata": {}, "source": "# A chapter\n\nIt."}
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return {
+        "cells": [title, *made],
+        "metadata": {"kernelspec": kernel, "language_info": {"name": "python"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+
+
+def write(project: Project, name: str, *cells: str, **options: str) -> None:
+    project.template(name).write_text(json.dumps(notebook(*cells, **options)))
+
+
+def manifest(project: Project, text: str) -> None:
+    (project.notebooks / "manifest.yml").write_text(text)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    for name, text in PACKAGE_FILES.items():
+        path = tmp_path / "genkl" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    made = Project(tmp_path)
+    made.notebooks.mkdir()
+    write(made, "a", "import genkl", "genkl.to_left() + alpha")
+    write(made, "b", "from genkl import to_right", "to_right()")
+    manifest(made, "quick: {a: {}, b: {}}\nlong: {a: {alpha: 2}, b: {}}\n")
+    return made
+
+
+@pytest.fixture
+def instant(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Notebooks are copied instead of executed; the names of those that would be."""
+    ran: list[str] = []
+
+    def copy_only(project: Project, job: book.Job, prepared: Path, copy: Path, _: int) -> None:
+        ran.append(job.name)
+        shutil.copy(prepared, copy)
+
+    monkeypatch.setattr(execution, "_run_papermill", copy_only)
+    return ran
+
+
+def command(project: Project, *arguments: str) -> int:
+    return main([*arguments, "--root", str(project.root)])
+
+
+# --- What is executed ------------------------------------------------------------------------
+
+
+def test_what_has_not_changed_is_not_executed_again(project: Project, instant: list[str]) -> None:
+    assert sorted(book.execute(project).executed) == ["a", "b"]
+    again = book.execute(project)
+    assert again.executed == []
+    assert sorted(again.unchanged) == ["a", "b"]
+    assert sorted(instant) == ["a", "b"]
+
+
+def test_touching_a_file_executes_nothing(project: Project, instant: list[str]) -> None:
+    book.execute(project)
+    for path in [project.template("a"), *project.root.glob("genkl/*.py")]:
+        os.utime(path, (path.stat().st_atime + 60, path.stat().st_mtime + 60))
+    assert book.execute(project).executed == []
+
+
+@pytest.mark.parametrize(
+    ("file", "executed"),
+    [
+        ("left.py", ["a"]),
+        ("base.py", ["a"]),  # imported by left, relatively
+        ("right.py", ["b"]),
+        ("late.py", ["b"]),  # imported by right, inside a function
+        ("alone.py", []),
+        ("book/execution.py", []),
+        ("__init__.py", []),  # only a table of names
+    ],
+)
+def test_editing_a_package_file_executes_the_notebooks_that_use_it(
+    project: Project, instant: list[str], file: str, executed: list[str]
+) -> None:
+    book.execute(project)
+    with (project.root / "genkl" / file).open("a") as stream:
+        stream.write("# edited\n")
+    assert sorted(book.execute(project).executed) == executed
+
+
+def test_other_parameters_content_or_versions_execute_again(
+    project: Project, instant: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book.execute(project)
+    manifest(project, "quick: {a: {alpha: 0.9}, b: {}}")
+    assert book.execute(project).executed == ["a"]
+    write(project, "b", "from genkl import to_right", "to_right() + 1")
+    assert book.execute(project).executed == ["b"]
+    project.copy("b").unlink()
+    assert book.execute(project).executed == ["b"]
+    monkeypatch.setattr(execution, "_versions", lambda root: {"torch": "99"})
+    assert sorted(book.execute(project).executed) == ["a", "b"]
+
+
+def test_a_file_that_a_notebook_names_is_a_dependency(project: Project, instant: list[str]) -> None:
+    data = project.root / "data.csv"
+    data.write_text("1")
+    write(project, "a", "open('../data.csv')")
+    book.execute(project)
+    data.write_text("2")
+    assert book.execute(project).executed == ["a"]
+
+
+def test_profiles_are_kept_apart(project: Project, instant: list[str]) -> None:
+    book.execute(project)
+    long = Project(project.root, "long")
+    assert sorted(book.execute(long).executed) == ["a", "b"]
+    assert book.execute(project).executed == []
+    assert "alpha: float = 2" in long.copy("a").read_text()
+    assert "alpha: float = 1.05" in project.copy("a").read_text()
+
+
+def test_only_the_named_are_executed_and_force_executes_anyway(
+    project: Project, instant: list[str]
+) -> None:
+    assert book.execute(project, ["b"]).executed == ["b"]
+    assert book.execute(project, ["b"]).executed == []
+    assert book.execute(project, ["b"], force=True).executed == ["b"]
+
+
+def test_threads_do_not_depend_on_how_many_are_stale(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+
+    def remember(project: Project, job: book.Job, prepared: Path, copy: Path, given: int) -> None:
+        threads.append(given)
+        shutil.copy(prepared, copy)
+
+    monkeypatch.setattr(execution, "_run_papermill", remember)
+    monkeypatch.setattr(execution, "_cores", lambda: 8)
+    book.execute(project)
+    book.execute(project, ["a"], force=True)
+    assert threads == [4, 4, 4]
+    assert execution._kernel_environment(project, 4)["OMP_NUM_THREADS"] == "4"
+
+
+def test_a_kernel_that_did_not_start_is_started_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[str] = []
+
+    def start(project: Project, job: book.Job, prepared: Path, copy: Path, _: int) -> str | None:
+        attempts.append(job.name)
+        made = json.loads(prepared.read_text())
+        if job.name == "b":  # fails in a cell: another attempt would do the same
+            made["cells"][1]["metadata"]["papermill"] = {"start_time": "now"}
+        copy.write_text(json.dumps(made))
+        return None if attempts.count("a") == 2 and job.name == "a" else f"{job.name}: no"
+
+    monkeypatch.setattr(execution, "_run_papermill_once", start)
+    outcome = book.execute(project, jobs=1)
+    assert outcome.executed == ["a"]
+    assert outcome.failed.keys() == {"b"}
+    assert attempts == ["a", "a", "b"]
+
+
+# --- What a notebook depends on --------------------------------------------------------------
+
+EVERYTHING = {
+    "__init__.py", "alone.py", "base.py", "late.py", "left.py", "right.py",
+    "sub/__init__.py", "sub/deep.py",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "files"),
+    [
+        ("import numpy", set()),
+        ("import genkl\ngenkl.to_left()", {"left.py", "base.py"}),
+        ("import genkl as g\ng.to_right", {"right.py", "late.py"}),
+        ("import genkl\ngenkl.__version__", set()),
+        ("from genkl import to_left as l, to_right", {"left.py", "base.py", "right.py", "late.py"}),
+        ("import genkl.alone", {"alone.py"}),
+        ("import genkl.alone as x\nprint(x)", {"alone.py"}),
+        ("from genkl import alone", {"alone.py"}),
+        ("from genkl.left import to_left", {"left.py", "base.py"}),
+        ("def f():\n    from genkl import alone", {"alone.py"}),
+        ("from genkl.sub import deep", {"sub/__init__.py", "sub/deep.py"}),
+        ("from genkl.sub.deep import deep", {"sub/__init__.py", "sub/deep.py"}),
+        ("%matplotlib inline\n!ls\nfrom genkl import alone", {"alone.py"}),
+        ("model.eval()\nfrom genkl import alone", {"alone.py"}),
+        ("from genkl import *", EVERYTHING),
+        ("import genkl\nprint(vars(genkl))", EVERYTHING),
+        ("import genkl\ngenkl.unknown", EVERYTHING),
+        ("import importlib\nimportlib.import_module('genkl.left')", EVERYTHING),
+        ("this is no Python", EVERYTHING),
+    ],
+)
+def test_dependencies_are_read_from_the_code(project: Project, code: str, files: set[str]) -> None:
+    write(project, "a", code)
+    found = book.package_files(project, project.template("a"))
+    assert {path.relative_to(project.root / "genkl").as_posix() for path in found} == files
+
+
+# --- Parameters ------------------------------------------------------------------------------
+
+
+def test_values_replace_literals_and_nothing_else() -> None:
+    source = (
+        "# α is the paper's\n"
+        "alpha: float = 1.05  # stays, β too\n"
+        "name: str = 'β'; seed = 0\n"
+        "sizes: tuple[int, ...] = (\n    1,\n    2,\n)\n"
+        "off: bool = False"
+    )
+    values = {"alpha": 0.9, "name": "it's", "seed": 7, "sizes": (3,), "off": True}
+    assert book.with_parameters(source, values) == (
+        "# α is the paper's\n"
+        "alpha: float = 0.9  # stays, β too\n"
+        'name: str = "it\'s"; seed = 7\n'
+        "sizes: tuple[int, ...] = (3,)\n"
+        "off: bool = True"
+    )
+    assert book.with_parameters(source, {}) == source
+
+
+@pytest.mark.parametrize(
+    ("declared", "value"),
+    [
+        ("x: float = 1.0", 2),
+        ("x: float = 1.0", 0.5),
+        ("x = 1.0", 3),
+        ("x: bool = False", True),
+        ("x: float | None = None", None),
+        ("x: float | None = None", 0.5),
+        ("x: tuple[int, ...] = (1, 2)", [3, 4, 5]),
+        ("x: list[float] = [1.0]", [1, 2.5]),
+        ("x: dict[str, int] = {}", {"a": 1}),
+    ],
+)
+def test_values_of_the_declared_type_are_taken(
+    project: Project, declared: str, value: object
+) -> None:
+    write(project, "a", parameters=declared)
+    known = book.read_parameters(project.template("a"))
+    book.check_parameters("a", known, {"x": value})
+
+
+@pytest.mark.parametrize(
+    ("declared", "value"),
+    [
+        ("x: float = 1.0", "2"),
+        ("x: float = 1.0", True),
+        ("x: int = 1", 1.5),
+        ("x: int = 1", True),
+        ("x = 1", 1.5),
+        ("x: bool = False", 1),
+        ("x: str = ''", 1),
+        ("x: float | None = None", "no"),
+        ("x: tuple[int, ...] = (1, 2)", [1.5]),
+        ("x: list[float] = [1.0]", 1.0),
+        ("x: dict[str, int] = {}", {"a": "b"}),
+    ],
+)
+def test_values_of_another_type_are_refused(project: Project, declared: str, value: object) -> None:
+    write(project, "a", parameters=declared)
+    known = book.read_parameters(project.template("a"))
+    with pytest.raises(BookError, match="declared"):
+        book.check_parameters("a", known, {"x": value})
+
+
+@pytest.mark.parametrize(
+    ("text", "profile", "names", "message"),
+    [
+        ("quick: {a: {}, b: {}}", "slow", [], "no profile 'slow'; the profiles: quick"),
+        ("quick: {a: {}, b: {}}", "quick", ["c"], "no notebook 'c'; the notebooks: a, b"),
+        ("quick: {a: {}, b: {}, c: {}}", "quick", [], "no notebook 'c'"),
+        ("quick: {a: {}}", "quick", [], "does not name b"),
+        ("quick: {a: {alhpa: 1}, b: {}}", "quick", [], "no parameter 'alhpa'.*: alpha"),
+        ("quick: {a: {}, b: {alpha: high}}", "quick", ["a"], "b: alpha is declared float"),
+        ("quick: [", "quick", [], "manifest.yml"),
+    ],
+)
+def test_a_request_that_cannot_be_met_is_refused_before_any_work(
+    project: Project,
+    instant: list[str],
+    text: str,
+    profile: str,
+    names: list[str],
+    message: str,
+) -> None:
+    manifest(project, text)
+    with pytest.raises(BookError, match=message):
+        book.execute(Project(project.root, profile), names)
+    assert instant == []
+    assert command(project, "execute", "--profile", profile, *names) == 1
+
+
+def test_parameters_are_literals(project: Project) -> None:
+    write(project, "a", parameters="x: int = 1\ny: int = x + 1")
+    with pytest.raises(BookError, match="literals"):
+        book.execute(project)
+
+
+def test_a_notebook_that_keeps_a_record_is_told_where(project: Project, instant: list[str]) -> None:
+    write(project, "a", parameters='record_path: str = ""')
+    book.execute(project)
+    told = "\"record_path: str = '../_executed/quick/records/a.json'\""
+    assert told in project.copy("a").read_text()
+
+
+# --- Changed parameters ----------------------------------------------------------------------
+
+
+def test_a_changed_parameter_is_kept_until_it_is_reset(
+    project: Project, instant: list[str]
+) -> None:
+    book.execute(project)
+    assert book.change_chapter(project, "a", {"alpha": "0.9"}).executed == ["a"]
+    made = json.loads(project.copy("a").read_text())
+    assert made["metadata"]["genkl"]["changed"] == {"alpha": [0.9, 1.05]}
+    assert book.execute(project).executed == []
+    assert "alpha: float = 0.9" in project.copy("a").read_text()
+    assert book.change_chapter(project, "a", {}, reset=True).executed == ["a"]
+    assert "alpha: float = 1.05" in project.copy("a").read_text()
+    assert book.execute(project).executed == []
+    assert book.read_overrides(project) == {}
+
+
+def test_without_changes_a_chapter_is_executed_as_it_is(
+    project: Project, instant: list[str]
+) -> None:
+    book.change_chapter(project, "a", {"alpha": "0.9"})
+    assert book.change_chapter(project, "a", {}).executed == ["a"]
+    assert book.read_overrides(project) == {"a": {"alpha": 0.9}}
+
+
+def test_a_change_to_the_usual_value_is_no_change(project: Project, instant: list[str]) -> None:
+    book.change_chapter(project, "a", {"alpha": "1.05"})
+    assert book.read_overrides(project) == {}
+
+
+def test_a_change_that_fails_is_not_kept(
+    project: Project, instant: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book.change_chapter(project, "a", {"alpha": "0.9"})
+    good = project.copy("a").read_bytes()
+    monkeypatch.setattr(execution, "_run_papermill", lambda *_: "a: no")
+    assert book.change_chapter(project, "a", {"alpha": "0.1"}).failed
+    assert book.read_overrides(project) == {"a": {"alpha": 0.9}}
+    assert project.copy("a").read_bytes() == good
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a", "-p", "alhpa", "1"], "no parameter 'alhpa'; its parameters: alpha"),
+        (["a", "-p", "alpha", "high"], "alpha is declared float"),
+        (["z", "-p", "alpha", "1"], "no notebook 'z'; the notebooks: a, b"),
+        (["a", "-p", "alpha", "1", "--reset"], "--reset forgets"),
+    ],
+)
+def test_a_change_that_makes_no_sense_is_refused(
+    project: Project,
+    instant: list[str],
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    assert command(project, "chapter", *arguments) == 1
+    assert message in capsys.readouterr().err
+    assert instant == []
+
+
+# --- With real kernels -----------------------------------------------------------------------
+
+
+@pytest.mark.book
+def test_a_failing_notebook_hides_nothing_and_destroys_nothing(
+    project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert command(project, "execute") == 0
+    good = project.copy("a").read_bytes()
+    assert b"2.05" in good  # genkl.to_left() + alpha, of this package and not of another
+    write(project, "a", "print('so far')", "x = 1\ny = x / 0", "print('never')")
+    write(project, "b", "print('finished')")
+    capfd.readouterr()
+
+    assert command(project, "execute") == 1
+
+    said = capfd.readouterr().out
+    assert "a: code cell 3 of 4, which begins `x = 1`, failed" in said
+    assert "ZeroDivisionError: division by zero" in said
+    assert "1 executed, 0 unchanged, 1 FAILED" in said
+    assert "finished" in project.copy("b").read_text()
+    assert project.copy("a").read_bytes() == good
+    partial = project.executed / "failed" / "a.ipynb"
+    assert "so far" in partial.read_text()
+    assert str(partial.relative_to(project.root)) in said
+    assert not list(project.executed.glob(".running-*"))
+
+    write(project, "a", "print('mended')")
+    outcome = book.execute(project)
+    assert (outcome.executed, outcome.unchanged) == (["a"], ["b"])
+    assert not partial.exists()
+
+
+@pytest.mark.book
+def test_a_kernel_that_dies_is_a_failure(project: Project) -> None:
+    write(project, "a", "import os", "os._exit(3)")
+    outcome = book.execute(project, ["a"])
+    assert "a: code cell 3 of 3, which begins `os._exit(3)`, failed" in outcome.failed["a"]
+    assert "Kernel died" in outcome.failed["a"]
+    assert not project.copy("a").exists()
+
+
+# --- Rendering, with Jupyter Book ------------------------------------------------------------
+
+
+@pytest.fixture
+def small_book(project: Project) -> Project:
+    """The toy project with the real configuration and extension, and two pages."""
+    root = project.root
+    shutil.copy(REPOSITORY / "_config.yml", root)
+    for folder in ("_ext", "_static"):
+        shutil.copytree(REPOSITORY / "book" / folder, root / "book" / folder)
+    (root / "book" / "references.bib").write_text("")
+    (root / "book" / "index.md").write_text("# Start\n")
+    (root / "book" / "quote.md").write_text(
+        "# Quote\n\nIt is {glue:text}`../notebooks/a.ipynb::number:.1f`.\n"
+    )
+    files = "[{file: notebooks/a}, {file: notebooks/b}, {file: book/quote}]"
+    (root / "_toc.yml").write_text(f"format: jb-book\nroot: book/index\nchapters: {files}\n")
+    write(project, "a", "from myst_nb import glue\nglue('number', alpha)")
+    return project
+
+
+def page(project: Project, name: str) -> str:
+    """The words of a published page, without its tags."""
+    return re.sub(r"<[^>]*>", "", (project.html / f"{name}.html").read_text())
+
+
+def pages(project: Project) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in project.html.rglob("*.html")}
+
+
+@pytest.mark.book
+def test_nothing_is_published_unless_everything_succeeds(
+    small_book: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    project = small_book
+    assert command(project, "render") == 0
+    assert "It is 1.1" in page(project, "book/quote")
+    assert "changed parameters" not in page(project, "notebooks/a")
+
+    # Another parameter shows on its page, and on the page that quotes its number.
+    assert command(project, "chapter", "a", "-p", "alpha", "7.5") == 0
+    shown = page(project, "notebooks/a")
+    assert "Executed with changed parameters" in shown
+    assert "alpha = 7.5" in shown
+    assert "default" in shown
+    assert "1.05" in shown
+    assert "It is 7.5" in page(project, "book/quote")
+    assert "chapter a --reset" in capfd.readouterr().out
+
+    # Nothing is published when a notebook fails.
+    published, folder = pages(project), project.html.stat().st_ino
+    good = project.template("b").read_text()
+    write(project, "b", "1 / 0")
+    assert command(project, "render") == 1
+    assert "ZeroDivisionError" in capfd.readouterr().out
+
+    # Nor when a page warns, this time or the next.
+    warning = json.loads(good)
+    warning["cells"][0]["source"] = "# Other\n\n{ref}`nowhere`"
+    project.template("b").write_text(json.dumps(warning))
+    for _ in range(2):
+        assert command(project, "render") == 1
+        assert "nowhere" in capfd.readouterr().err
+    assert (pages(project), project.html.stat().st_ino) == (published, folder)
+
+    # Mended, and the change taken back.
+    project.template("b").write_text(good)
+    assert command(project, "chapter", "a", "--reset") == 0
+    assert "It is 1.1" in page(project, "book/quote")
+    assert "changed parameters" not in page(project, "notebooks/a")
+
+
+@pytest.mark.book
+def test_jupyter_book_by_itself_executes_first(small_book: Project) -> None:
+    project = small_book
+    run = "from jupyter_book.cli.main import main; main()"
+
+    def build() -> int:
+        build = [sys.executable, "-P", "-c", run, "build", ".", "-W", "-n", "--keep-going"]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("GENKL_")}
+        return subprocess.run(build, cwd=project.root, env=environment).returncode
+
+    write(project, "b", "print(6 * 7)")
+    assert build() == 0
+    assert "42" in page(project, "notebooks/b")
+    published = pages(project)
+    write(project, "b", "1 / 0")
+    assert build() != 0
+    assert pages(project) == published

@@ -1,0 +1,214 @@
+"""The rendered book: built strictly from the `tiny` profile, then read page by page in Chromium."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+
+from book import machine as book
+
+pytestmark = pytest.mark.book
+
+ROOT = Path(__file__).parents[2]
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+PAGES = [TOC["root"], *(entry["file"] for part in TOC["parts"] for entry in part["chapters"])]
+CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+# The lowest contrast between a text and what is painted behind it, with the text.
+CONTRAST = """() => {
+  const pen = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const parse = (color) => {
+    pen.clearRect(0, 0, 1, 1);
+    pen.fillStyle = color;
+    pen.fillRect(0, 0, 1, 1);
+    return pen.getImageData(0, 0, 1, 1).data;
+  };
+  const luminance = (rgb) => {
+    const [r, g, b] = [...rgb].slice(0, 3).map((value) => {
+      const part = value / 255;
+      return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const color = parse(getComputedStyle(at).backgroundColor);
+      if (color[3] === 255) return color;
+    }
+    return [255, 255, 255, 255];
+  };
+  let lowest = {ratio: 21, text: ''};
+  const named = 'p, li, td, th, h1, h2, h3, dt, dd, a, figcaption, .output pre';
+  for (const element of document.querySelectorAll(`article :is(${named})`)) {
+    const own = [...element.childNodes].filter((node) => node.nodeType === 3);
+    const text = own.map((node) => node.textContent).join('').trim();
+    if (!text || !element.checkVisibility() || element.matches('.headerlink')) continue;
+    const pair = [parse(getComputedStyle(element).color), behind(element)].map(luminance);
+    const ratio = (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
+    if (ratio < lowest.ratio) lowest = {ratio, text: `${element.tagName}: ${text.slice(0, 60)}`};
+  }
+  return {...lowest, background: luminance(parse(getComputedStyle(document.body).backgroundColor))};
+}"""
+
+
+@pytest.fixture(scope="module")
+def built() -> Path:
+    """The folder with the pages; a warning fails the build."""
+    project = book.Project(ROOT, "tiny")
+    outcome = book.execute(project, overrides={})
+    assert not outcome.failed, book.summarize(outcome)
+    return book.build_html(project, ROOT / "_build" / ".staging" / "tiny")
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def address(built: Path) -> Iterator[str]:
+    handler = functools.partial(QuietHandler, directory=str(built))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@dataclass
+class Reader:
+    """A page of the browser, and what it asked for."""
+
+    page: object
+    address: str
+    elsewhere: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def open(self, name: str, width: int = 1280, height: int = 900, theme: str = "light"):
+        page = self.page
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme=theme)
+        page.goto(f"{self.address}{name}.html", wait_until="load")
+        page.evaluate("(theme) => { document.documentElement.dataset.theme = theme; }", theme)
+        if page.locator("article .math").count():
+            page.wait_for_function("window.MathJax?.startup?.promise !== undefined")
+            page.evaluate("() => MathJax.startup.promise.then(() => true)")
+        page.evaluate("() => document.fonts.ready.then(() => true)")
+        return page
+
+
+@pytest.fixture(scope="module")
+def reader(address: str) -> Iterator[Reader]:
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
+        if os.environ.get("GENKL_REQUIRE_BROWSER"):
+            pytest.fail(f"no browser found: install one of {', '.join(BROWSERS)}")
+        pytest.skip(f"no browser found ({', '.join(BROWSERS)}): the pages were not looked at")
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=flags)
+        made = Reader(browser.new_page(), address)
+        local = (address, "data:", "blob:")
+
+        def asked(request) -> None:
+            if not request.url.startswith(local):
+                made.elsewhere.append(request.url)
+
+        def answered(response) -> None:
+            if response.status >= 400:
+                made.errors.append(f"{response.status} {response.url}")
+
+        made.page.on("request", asked)
+        made.page.on("response", answered)
+        yield made
+        browser.close()
+
+
+def test_every_page_is_built(built: Path) -> None:
+    for name in PAGES:
+        assert (built / f"{name}.html").exists()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_complete_without_a_network(reader: Reader, name: str) -> None:
+    reader.elsewhere.clear()
+    reader.errors.clear()
+    page = reader.open(name)
+    page.wait_for_load_state("networkidle")
+    assert reader.elsewhere == []
+    assert reader.errors == []
+    broken = "images => images.filter(i => !i.complete || !i.naturalWidth).map(i => i.src)"
+    assert page.eval_on_selector_all("img", broken) == []
+    written = page.locator("article .math")
+    unset = "found => found.filter(m => !m.querySelector('mjx-container')).map(m => m.innerText)"
+    assert written.evaluate_all(unset) == []
+    assert page.locator("mjx-merror, mjx-container [data-mjx-error]").count() == 0
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_inside_the_book_lead_somewhere(reader: Reader, built: Path, name: str) -> None:
+    page = reader.open(name)
+    for link in set(page.eval_on_selector_all("a[href]", "links => links.map(a => a.href)")):
+        if not link.startswith(reader.address):
+            continue
+        parts = urlsplit(link)
+        target = built / unquote(parts.path).lstrip("/")
+        target = target / "index.html" if target.is_dir() else target
+        assert target.exists(), link
+        if parts.fragment and target.suffix == ".html":
+            assert f'id="{unquote(parts.fragment)}"' in target.read_text("utf-8"), link
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_fits_a_phone(reader: Reader, name: str) -> None:
+    page = reader.open(name, width=375, height=812)
+    wide = page.evaluate(
+        """() => [...document.querySelectorAll('article *')].filter((element) =>
+          element.getBoundingClientRect().right > innerWidth + 1).map((element) =>
+          `${element.tagName}.${element.className}`).slice(0, 5)"""
+    )
+    width = page.evaluate(
+        "() => Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)"
+    )
+    assert width <= 375, f"too wide, perhaps because of {wide}"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_text_stands_out_in_both_themes(reader: Reader, name: str, theme: str) -> None:
+    page = reader.open(name, theme=theme)
+    found = page.evaluate(CONTRAST)
+    assert (found["background"] < 0.1) == (theme == "dark")
+    assert found["ratio"] >= 4.5, found["text"]
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_chapter_has_a_figure_and_solutions_that_open(reader: Reader, name: str) -> None:
+    page = reader.open(name)
+    figures = page.locator("article .cell_output img")
+    assert figures.count() >= 1
+    assert min(figures.evaluate_all("images => images.map(image => image.naturalWidth)")) > 100
+    solutions = page.locator("article .solution.dropdown")
+    assert solutions.count() >= 2
+    for solution in solutions.all():
+        content = solution.locator("section, .section").first
+        assert not content.is_visible()
+        solution.locator(".toggle-button").click()
+        content.wait_for(state="visible", timeout=5000)
+
+
+def test_search_finds_a_chapter(reader: Reader) -> None:
+    reader.page.goto(f"{reader.address}search.html?q=divergence")
+    reader.page.wait_for_selector("#search-results li a", timeout=10_000)
