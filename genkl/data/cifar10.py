@@ -27,10 +27,10 @@ from torch import Tensor
 from genkl.checks import check_choice
 from genkl.data.base import Kind, NoisyDataset, Truth, make_split, take_stratified
 from genkl.data.images import ImageError, positions
-from genkl.data.lists import check_limit, draw_rows, find_neighbour
+from genkl.data.lists import check_limit, draw_rows
 from genkl.data.planting import check_rate
 from genkl.data.registry import CIFAR10, CIFAR10H, CIFAR10N
-from genkl.data.sources import find_data
+from genkl.data.sources import find_data, find_neighbour
 
 CLASS_NAMES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",

@@ -22,14 +22,13 @@ from genkl.data.lists import (
     check_limit,
     draw_rows,
     find_images,
-    find_neighbour,
     find_rows,
     read_keys,
     read_labels,
     without_repeats,
 )
 from genkl.data.registry import FOOD101, FOOD101N
-from genkl.data.sources import find_data
+from genkl.data.sources import find_data, find_neighbour
 
 VERIFIED_LISTS = {"clean": "meta/verified_train.tsv", "validation": "meta/verified_val.tsv"}
 KEY_HEADER = "class_name"

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genkl.data.sources import DataNotFoundError, Source, find_data, is_present
+from genkl.data.sources import DataNotFoundError
 
 LINES_AT_ONCE = 100_000
 LOOKED_FOR = 5
@@ -284,18 +284,3 @@ def find_images(folders: Sequence[Path], *names: pa.StringArray) -> Path:
         f"the lists are here, but not the images: there is no {' and no '.join(map(str, missing))}"
         "; unpack the images so that one of these paths exists"
     )
-
-
-def find_neighbour(source: Source, data_root: str | os.PathLike[str] | None, folder: Path) -> Path:
-    """The folder of a data set that another one needs: in the data roots, or beside that one.
-
-    Raises:
-        DataNotFoundError: it is nowhere; the message says what to get and where to put it.
-    """
-    try:
-        return find_data(source, data_root)
-    except DataNotFoundError:
-        # Where the root is the other data set's own folder, this one may be beside it.
-        if data_root is not None and is_present(source, folder.parent):
-            return find_data(source, folder.parent)
-        raise

@@ -22,12 +22,11 @@ from genkl.data.lists import (
     check_limit,
     draw_rows,
     find_images,
-    find_neighbour,
     read_keys,
     read_labels,
 )
 from genkl.data.registry import ILSVRC12, WEBVISION
-from genkl.data.sources import DataNotFoundError, find_data
+from genkl.data.sources import DataNotFoundError, find_data, find_neighbour
 
 ALL_CLASSES = 1000
 TRAINING_LIST = "info/train_filelist_google.txt"

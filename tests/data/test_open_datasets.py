@@ -25,10 +25,9 @@ from genkl.data.cifar10 import (
     read_cifar10n,
 )
 from genkl.data.clothing_dataset import CLASS_NAMES, KIND_OF, NOT_RELEASED, load_clothing_dataset
-from genkl.data.download import unpack
 from genkl.data.images import ImageError
 from genkl.data.registry import CLOTHING_DATASET
-from genkl.data.sources import DataNotFoundError, find_data, is_present
+from genkl.data.sources import DataNotFoundError, find_data, is_present, unpack
 from tests.official_trees import grey_of, write_jpeg, write_lines
 
 REAL_DATA = os.environ.get("GENKL_DATA", "")
