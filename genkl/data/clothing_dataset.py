@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genkl.checks import check_choice
-from genkl.data.base import Kind, NoisyDataset, Truth, make_split, take_stratified
+from genkl.data.base import Kind, NoisyDataset, Truth, make_dataset
 from genkl.data.folder import (
     MISSING,
     NOISY,
@@ -32,6 +32,7 @@ from genkl.data.lists import find_rows
 from genkl.data.planting import check_rate, plant_label_noise
 from genkl.data.registry import CLOTHING_DATASET
 from genkl.data.sources import find_data
+from genkl.data.splitting import check_counts, take_stratified
 
 CLASS_NAMES = (
     "T-Shirt", "Longsleeve", "Pants", "Shoes", "Shirt",
@@ -105,12 +106,9 @@ def load_clothing_dataset(
         ValueError: an option out of range, more asked for than there is, or a bad line.
     """
     check_rate("label_noise", label_noise)
-    needs = {
-        "clean": clean_per_class, "validation": validation_per_class, "test": test_per_class,
-    }  # fmt: skip
-    for split, count in needs.items():
-        if count < 0:
-            raise ValueError(f"{split}_per_class is {count}; pass 0 or more")
+    needs = check_counts(
+        clean=clean_per_class, validation=validation_per_class, test=test_per_class
+    )
     groups = (non_conforming,) if isinstance(non_conforming, str) else tuple(non_conforming)
     for group in groups:
         check_choice("group in non_conforming", group, NON_CONFORMING)
@@ -137,19 +135,13 @@ def load_clothing_dataset(
     given[strange] = rng.choice(given[plain], len(strange))
     kinds = np.array(list(KIND_OF.values()), dtype=np.int64)[labels]
     kinds[plain[given[plain] != classes[plain]]] = Kind.MISLABELLED
-    noisy = rng.permutation(np.concatenate([plain, strange]))
-
+    rows["noisy"] = rng.permutation(np.concatenate([plain, strange]))
     files = ImageFiles(folder, pc.binary_join_element_wise("images/", names, ".jpg", ""))
-    dataset = NoisyDataset(
-        name=CLOTHING_DATASET.name,
-        class_names=CLASS_NAMES,
-        noisy=make_split(files.take(noisy), given[noisy], noisy),
-        **{
-            split: make_split(files.take(some), classes[some], some) for split, some in rows.items()
-        },
-    )
     source = "the senders' own labels" + (", and planted" if label_noise else "")
-    return dataset, Truth(kinds[noisy], classes[noisy], source, noisy.copy())
+    return make_dataset(
+        "clothing-dataset", CLASS_NAMES, files.take, rows,
+        given=given, true=classes, kinds=kinds, source=source,
+    )
 
 
 def read_clothing_dataset(folder: Path) -> tuple[pa.StringArray, np.ndarray, np.ndarray]:

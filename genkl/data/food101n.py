@@ -8,19 +8,18 @@ noisy split, and the truth says so: which class would be right, or whether any i
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genkl.data.base import Kind, NoisyDataset, Split, Truth, make_split
+from genkl.data.base import Kind, NoisyDataset, Split, Truth, make_dataset, make_split
 from genkl.data.images import ImageFiles
 from genkl.data.lists import (
     LOOKED_FOR,
     ListFile,
-    check_limit,
-    draw_rows,
     find_images,
     find_rows,
     read_keys,
@@ -29,6 +28,7 @@ from genkl.data.lists import (
 )
 from genkl.data.registry import FOOD101, FOOD101N
 from genkl.data.sources import find_data, find_neighbour
+from genkl.data.splitting import check_limit, draw_rows
 
 VERIFIED_LISTS = {"clean": "meta/verified_train.tsv", "validation": "meta/verified_val.tsv"}
 KEY_HEADER = "class_name"
@@ -86,18 +86,18 @@ def load_food101n(
     rows["noisy"] = noisy
     root = find_images(
         [folder / "images"],
-        *(listed.keys.take(pa.array(some[:LOOKED_FOR])) for some in rows.values()),
+        *(listed.keys.take(pa.array(chosen[:LOOKED_FOR])) for chosen in rows.values()),
     )
-    files = ImageFiles(root, listed.keys)
-    dataset = NoisyDataset(
-        name=FOOD101N.name,
-        class_names=tuple(classes.to_pylist()),
-        **{name: make_split(files.take(some), labels[some], some) for name, some in rows.items()},
-        test=read_food101_test(test_folder, classes, first_id=len(listed)),
+    wrong = (verdicts["clean"] == 0) | (verdicts["validation"] == 0)
+    true = labels.copy()
+    true[noisy] = -1
+    dataset, truth = make_dataset(
+        "food101n", classes.to_pylist(), ImageFiles(root, listed.keys).take, rows,
+        given=labels, true=true, kinds=np.where(wrong, Kind.WRONG, Kind.UNKNOWN),
+        source="verified as wrong",
     )
-    wrong = (verdicts["clean"][noisy] == 0) | (verdicts["validation"][noisy] == 0)
-    kinds = np.where(wrong, Kind.WRONG, Kind.UNKNOWN).astype(np.int64)
-    return dataset, Truth(kinds, np.full(len(noisy), -1), "verified as wrong", ids=noisy)
+    test = read_food101_test(test_folder, classes, first_id=len(listed))
+    return replace(dataset, test=test), truth
 
 
 def class_of_each(listed: ListFile, classes: pa.StringArray) -> np.ndarray:

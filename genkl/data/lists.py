@@ -226,39 +226,6 @@ def release_memory() -> None:
     pa.default_memory_pool().release_unused()
 
 
-def draw_rows(
-    rows: np.ndarray, limit: int | None, seed: int, labels: np.ndarray | None = None
-) -> np.ndarray:
-    """At most so many of the rows, drawn without replacement, in their order.
-
-    Args:
-        rows: shape (N,).
-        limit: how many; None is all of them.
-        seed: decides which.
-        labels: shape (N,); if given, each class gets the same share, as far as it has that many.
-
-    Returns:
-        Shape (min(N, limit),).
-    """
-    if limit is None or limit >= len(rows):
-        return rows
-    drawn = np.random.default_rng(seed).permutation(len(rows))
-    if labels is not None:
-        # The first of each class, then the second of each, and so on.
-        by_class = np.argsort(labels[drawn], kind="stable")
-        sorted_labels = labels[drawn][by_class]
-        turn = np.empty(len(rows), np.int64)
-        turn[by_class] = np.arange(len(rows)) - np.searchsorted(sorted_labels, sorted_labels)
-        drawn = drawn[np.argsort(turn, kind="stable")]
-    return rows[np.sort(drawn[:limit])]
-
-
-def check_limit(name: str, limit: int | None) -> None:
-    """Refuse a limit below 1."""
-    if limit is not None and limit < 1:
-        raise ValueError(f"{name} is {limit}; pass 1 or more, or None for all of them")
-
-
 def find_images(folders: Sequence[Path], *names: pa.StringArray) -> Path:
     """The folder that image names are relative to; only the first few are looked for.
 

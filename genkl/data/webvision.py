@@ -15,18 +15,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genkl.data.base import Kind, NoisyDataset, Split, Truth, make_split, take_stratified
+from genkl.data.base import Kind, NoisyDataset, Split, Truth, make_dataset, make_split
 from genkl.data.images import ImageFiles
 from genkl.data.lists import (
     ListFile,
-    check_limit,
-    draw_rows,
     find_images,
     read_keys,
     read_labels,
 )
 from genkl.data.registry import ILSVRC12, WEBVISION
 from genkl.data.sources import DataNotFoundError, find_data, find_neighbour
+from genkl.data.splitting import check_counts, check_limit, draw_rows, take_stratified
 
 ALL_CLASSES = 1000
 TRAINING_LIST = "info/train_filelist_google.txt"
@@ -74,41 +73,32 @@ def load_mini_webvision(
     check_limit("noisy_limit", noisy_limit)
     if not 2 <= num_classes <= ALL_CLASSES:
         raise ValueError(f"num_classes is {num_classes}; WebVision 1.0 has 2 to {ALL_CLASSES}")
-    if validation_per_class < 0:
-        raise ValueError(f"validation_per_class is {validation_per_class}; pass 0 or more")
+    check_counts(validation=validation_per_class)
     folder = find_data(WEBVISION, data_root)
     synsets = read_synsets(folder / SYNSETS, num_classes)
     training = read_labels(folder / TRAINING_LIST, ALL_CLASSES)
     tests = read_labels(folder / TEST_LIST, ALL_CLASSES)
     labels, names, ids = first_classes(training, num_classes)
 
-    rng = np.random.default_rng(seed)
-    every = np.arange(len(labels))
-    validation = every[:0]
-    if validation_per_class:
-        validation = take_stratified(labels, every, validation_per_class, rng)
+    rng, every = np.random.default_rng(seed), np.arange(len(labels))
+    validation = take_stratified(labels, every, validation_per_class, rng)
     noisy = draw_rows(np.setdiff1d(every, validation), noisy_limit, seed)
-    root = find_images([folder / place for place in TRAINING_FOLDERS], names)
-    files = ImageFiles(root, names)
+    files = ImageFiles(find_images([folder / place for place in TRAINING_FOLDERS], names), names)
+    true = labels.copy()
+    true[noisy] = -1
+    dataset, truth = make_dataset(
+        "mini-webvision", class_names(synsets, num_classes), files.take,
+        {"noisy": noisy, "validation": validation},
+        given=labels, true=true, kinds=np.full(len(labels), Kind.UNKNOWN), source="nobody looked",
+        ids=ids,
+    )
     test_labels, test_names, test_ids = first_classes(tests, num_classes)
     test_root = find_images([folder / place for place in TEST_FOLDERS], test_names)
-
+    test_files = ImageFiles(test_root, test_names)
+    test = make_split(test_files, test_labels, training.lines[-1] + test_ids)
     second = find_ilsvrc12(ilsvrc12_root, data_root, folder)
-    dataset = NoisyDataset(
-        name=WEBVISION.name,
-        class_names=class_names(synsets, num_classes),
-        clean=make_split(files.take(every[:0]), labels[:0], ids[:0]),
-        noisy=make_split(files.take(noisy), labels[noisy], ids[noisy]),
-        validation=make_split(files.take(validation), labels[validation], ids[validation]),
-        test=make_split(
-            ImageFiles(test_root, test_names), test_labels, training.lines[-1] + test_ids
-        ),
-        more_tests={} if second is None else {
-            "ilsvrc12": read_ilsvrc12(second, synsets, num_classes)
-        },
-    )  # fmt: skip
-    unknown = np.full(len(noisy), Kind.UNKNOWN, dtype=np.int64)
-    return dataset, Truth(unknown, np.full(len(noisy), -1), "nobody looked", ids=ids[noisy])
+    more = {} if second is None else {"ilsvrc12": read_ilsvrc12(second, synsets, num_classes)}
+    return replace(dataset, test=test, more_tests=more), truth
 
 
 def first_classes(
