@@ -14,9 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from genkl.data.base import NoisyDataset, Truth, compare_labels, make_dataset
-from genkl.data.images import ImageFiles
 from genkl.data.lists import (
-    LOOKED_FOR,
     ListFile,
     find_images,
     find_rows,
@@ -87,13 +85,16 @@ def load_clothing1m(
         source += f", and the non-conforming images of {listed_nc.path.name}"
     kinds = compare_labels(given, verified, is_nc)
     verified[rows["noisy"][is_nc[rows["noisy"]]]] = -1
-    root = find_images(
-        [folder / "images", folder],
-        *(names.take(pa.array(chosen[:LOOKED_FOR])) for chosen in rows.values()),
-    )
+    files = find_images([folder / "images", folder], names, rows.values())
     return make_dataset(
-        "clothing1m", CLASS_NAMES, ImageFiles(root, names).take, rows,
-        given=given, true=verified, kinds=kinds, source=source,
+        CLOTHING1M.name,
+        CLASS_NAMES,
+        files.take,
+        rows,
+        given=given,
+        true=verified,
+        kinds=kinds,
+        source=source,
     )
 
 
@@ -145,24 +146,17 @@ def find_split_rows(
     every = find_rows(pa.concat_arrays([listed.keys for listed in keys.values()]), names)
     ends = np.cumsum([len(listed) for listed in keys.values()])
     rows: dict[str, np.ndarray] = {}
+    order = list(KEY_LISTS)
     owner = np.full(len(names), -1, np.int8)
     for (split, listed), found in zip(keys.items(), np.split(every, ends[:-1]), strict=True):
         labels, file = (given, LABEL_LISTS[0]) if split == "noisy" else (verified, LABEL_LISTS[1])
         unlabelled = (found < 0) | (labels[found] < 0)
-        if unlabelled.any():
-            row = int(unlabelled.argmax())
-            raise listed.error(
-                row, f"{listed.keys[row]} has no label in {file}; are both of the same release?"
-            )
+        listed.refuse(unlabelled, f"{{}} has no label in {file}", "are both of the same release?")
         if split != "noisy":
-            taken = owner[found] >= 0
-            if taken.any():
-                row = int(taken.argmax())
-                other = KEY_LISTS[list(KEY_LISTS)[owner[found[row]]]]
-                raise listed.error(
-                    row, f"{listed.keys[row]} is also in {other}; keep it in one of them"
-                )
-            owner[found] = list(KEY_LISTS).index(split)
+            for earlier in rows:
+                problem, remedy = f"{{}} is also in {KEY_LISTS[earlier]}", "keep it in one of them"
+                listed.refuse(owner[found] == order.index(earlier), problem, remedy)
+            owner[found] = order.index(split)
         _, first = np.unique(found, return_index=True)  # a key listed twice counts once
         rows[split] = found[np.sort(first)]
     rows["noisy"] = rows["noisy"][owner[rows["noisy"]] < 0]
@@ -208,11 +202,9 @@ def match_nc_instances(listed: ListFile, names: pa.StringArray) -> np.ndarray:
     matched[at[at >= 0]] = True
     # Only a key's first line was matched; a second one is as good.
     unknown = ~matched[find_rows(listed.keys, listed.keys)]
-    if unknown.any():
-        row = int(unknown.argmax())
-        raise listed.error(
-            row,
-            f"{listed.keys[row]} is in no label list ({unknown.sum()} of {len(listed)} keys are in "
-            "none); pass nc_instances= with the list that belongs to them",
-        )
+    listed.refuse(
+        unknown,
+        f"{{}} is in no label list ({unknown.sum()} of {len(listed)} keys are in none)",
+        "pass nc_instances= with the list that belongs to them",
+    )
     return at >= 0

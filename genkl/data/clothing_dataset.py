@@ -24,15 +24,16 @@ from genkl.data.folder import (
     NOISY,
     encode_labels,
     find_present,
-    read_table,
+    refuse,
     refuse_repeats,
 )
 from genkl.data.images import ImageFiles
-from genkl.data.lists import find_rows
+from genkl.data.lists import as_integers, find_rows
 from genkl.data.planting import check_rate, plant_label_noise
 from genkl.data.registry import CLOTHING_DATASET
 from genkl.data.sources import find_data
 from genkl.data.splitting import check_counts, take_stratified
+from genkl.data.tables import read_texts
 
 CLASS_NAMES = (
     "T-Shirt", "Longsleeve", "Pants", "Shoes", "Shirt",
@@ -139,8 +140,14 @@ def load_clothing_dataset(
     files = ImageFiles(folder, pc.binary_join_element_wise("images/", names, ".jpg", ""))
     source = "the senders' own labels" + (", and planted" if label_noise else "")
     return make_dataset(
-        "clothing-dataset", CLASS_NAMES, files.take, rows,
-        given=given, true=classes, kinds=kinds, source=source,
+        CLOTHING_DATASET.name,
+        CLASS_NAMES,
+        files.take,
+        rows,
+        given=given,
+        true=classes,
+        kinds=kinds,
+        source=source,
     )
 
 
@@ -156,19 +163,13 @@ def read_clothing_dataset(folder: Path) -> tuple[pa.StringArray, np.ndarray, np.
     Raises:
         ValueError: a bad line; the message says which.
     """
-    table = read_table(folder / "images.csv", ("image", "label", "sender_id"))
+    table = read_texts(folder / "images.csv", ("image", "label", "sender_id"))
     refuse_repeats(table, "image")
-    labels = encode_labels(table, "label", tuple(KIND_OF))
-    if (labels < 0).any():
-        raise table.error(int((labels < 0).argmax()), "there is no label; get the file again")
-    texts = table.columns["sender_id"]
-    wrong = ~pc.match_substring_regex(texts, "^[0-9]{1,9}$").to_numpy(zero_copy_only=False)
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise table.error(
-            row, f"the sender_id is {texts[row].as_py()!r}, not a number; get the file again"
-        )
-    return table.columns["image"], labels, texts.cast(pa.int64()).to_numpy()
+    labels = encode_labels(table, "label", table.texts("label"), tuple(KIND_OF))
+    refuse(table, "label", labels < 0, "is empty", "get the file again")
+    senders = as_integers(table.texts("sender_id"))
+    refuse(table, "sender_id", senders < 0, "has {!r}, not a number", "get the file again")
+    return table.texts("image"), labels, senders
 
 
 def find_released(folder: Path, names: pa.StringArray, missing: str) -> np.ndarray:

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits as sklearn_digits
 
 from genkl.data.base import Kind, NoisyDataset, Truth, make_dataset
 from genkl.data.planting import blend_pairs, check_rate, plant_label_noise
+from genkl.data.registry import DIGITS
 from genkl.data.splitting import check_counts, draw_splits
 
 NUM_KNOWN = 8
@@ -81,7 +82,12 @@ def load_digits(
     kinds[blended], kinds[ood] = Kind.AMBIGUOUS, Kind.OOD
     rows["noisy"] = rng.permutation(np.concatenate([plain, blended, ood]))
     return make_dataset(
-        "digits", [str(digit) for digit in range(NUM_KNOWN)],
-        np.concatenate([images, blends]).__getitem__, rows,
-        given=given, true=true, kinds=kinds, source="planted",
+        DIGITS.name,
+        [str(digit) for digit in range(NUM_KNOWN)],
+        np.concatenate([images, blends]).__getitem__,
+        rows,
+        given=given,
+        true=true,
+        kinds=kinds,
+        source="planted",
     )

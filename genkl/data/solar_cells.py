@@ -14,6 +14,7 @@ import numpy as np
 
 from genkl.data.base import Kind, NoisyDataset, Truth, make_dataset
 from genkl.data.planting import check_rate, plant_label_noise
+from genkl.data.registry import SOLAR_CELLS
 from genkl.data.splitting import check_counts, draw_splits
 
 CLASS_NAMES = ("mono functional", "mono defective", "poly functional", "poly defective")
@@ -62,8 +63,14 @@ def load_solar_cells(
     kinds = np.where(given != true, Kind.MISLABELLED, Kind.CORRECT)
     kinds[doubtful], true[doubtful] = Kind.AMBIGUOUS, -1
     return make_dataset(
-        "solar-cells", CLASS_NAMES, images[:, None].__getitem__, rows,
-        given=given, true=true, kinds=kinds, source="graded by an expert",
+        SOLAR_CELLS.name,
+        CLASS_NAMES,
+        images[:, None].__getitem__,
+        rows,
+        given=given,
+        true=true,
+        kinds=kinds,
+        source="graded by an expert",
     )
 
 

@@ -1,4 +1,4 @@
-"""Splitting instances: draws of so many a class, parts by share, parts of whole groups, and folds."""
+"""Splitting instances: draws of so many a class, parts by share, whole groups, and folds."""
 
 from __future__ import annotations
 
@@ -122,7 +122,9 @@ def divide(labels: np.ndarray, parts: int, *, seed: int) -> np.ndarray:
     return part
 
 
-def divide_by_shares(labels: np.ndarray, shares: Sequence[float], rng: np.random.Generator) -> np.ndarray:
+def divide_by_shares(
+    labels: np.ndarray, shares: Sequence[float], rng: np.random.Generator
+) -> np.ndarray:
     """Divide instances by shares, of each class alike.
 
     Args:

@@ -83,18 +83,22 @@ def load_mini_webvision(
     rng, every = np.random.default_rng(seed), np.arange(len(labels))
     validation = take_stratified(labels, every, validation_per_class, rng)
     noisy = draw_rows(np.setdiff1d(every, validation), noisy_limit, seed)
-    files = ImageFiles(find_images([folder / place for place in TRAINING_FOLDERS], names), names)
+    files = find_images([folder / place for place in TRAINING_FOLDERS], names)
     true = labels.copy()
     true[noisy] = -1
     dataset, truth = make_dataset(
-        "mini-webvision", class_names(synsets, num_classes), files.take,
+        WEBVISION.name,
+        class_names(synsets, num_classes),
+        files.take,
         {"noisy": noisy, "validation": validation},
-        given=labels, true=true, kinds=np.full(len(labels), Kind.UNKNOWN), source="nobody looked",
+        given=labels,
+        true=true,
+        kinds=np.full(len(labels), Kind.UNKNOWN),
+        source="nobody looked",
         ids=ids,
     )
     test_labels, test_names, test_ids = first_classes(tests, num_classes)
-    test_root = find_images([folder / place for place in TEST_FOLDERS], test_names)
-    test_files = ImageFiles(test_root, test_names)
+    test_files = find_images([folder / place for place in TEST_FOLDERS], test_names)
     test = make_split(test_files, test_labels, training.lines[-1] + test_ids)
     second = find_ilsvrc12(ilsvrc12_root, data_root, folder)
     more = {} if second is None else {"ilsvrc12": read_ilsvrc12(second, synsets, num_classes)}
@@ -130,12 +134,7 @@ def read_synsets(path: Path, num_classes: int) -> list[str]:
             f"{path} has {len(listed)} lines, and num_classes is {num_classes}; get the list again"
         )
     good = pc.match_substring_regex(listed.keys, r"^n[0-9]{8}( |$)").to_numpy(zero_copy_only=False)
-    if not good.all():
-        row = int((~good).argmax())
-        raise listed.error(
-            row,
-            f"{listed.keys[row].as_py()!r} should begin with a synset, as n01440764; get it again",
-        )
+    listed.refuse(~good, "{!r} should begin with a synset, as n01440764", "get it again")
     return listed.keys.to_pylist()
 
 
@@ -190,18 +189,18 @@ def read_ilsvrc12(folder: Path, synsets: list[str], num_classes: int) -> Split:
             listed = listed.take(np.flatnonzero(listed.labels < len(of_rank)))
             listed = replace(listed, labels=of_rank[listed.labels])
         labels, names, _ = first_classes(listed, num_classes)
-        root = find_images([folder / place for place in ILSVRC12_FOLDERS], names)
+        files = find_images([folder / place for place in ILSVRC12_FOLDERS], names)
     else:
-        root = folder / "val"
-        names, labels = list_synset_folders(root, numbers, num_classes)
+        names, labels = list_synset_folders(folder / "val", numbers, num_classes)
+        files = ImageFiles(folder / "val", names)
     ids = pc.struct_field(pc.extract_regex(names, r"_(?P<number>[0-9]+)\.[^.]+$"), "number")
     if ids.null_count:
         bad = names.filter(pc.is_null(ids))[0]
         raise ValueError(
-            f"{root / bad.as_py()}: there is no number in the file's name; expected "
+            f"{files.root / bad.as_py()}: there is no number in the file's name; expected "
             "ILSVRC2012_val_00000001.JPEG"
         )
-    return make_split(ImageFiles(root, names), labels, ids.cast(pa.int64()).to_numpy() - 1)
+    return make_split(files, labels, ids.cast(pa.int64()).to_numpy() - 1)
 
 
 def list_synset_folders(
