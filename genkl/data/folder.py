@@ -170,16 +170,8 @@ def load_folder(
     known = (kinds[rows["noisy"]] != Kind.UNKNOWN).any()
     source = "verified by you" if known else "nobody verified it"
     images = ImageFiles(Path(folder).expanduser(), files.names)
-    return make_dataset(
-        FOLDER.name,
-        files.class_names,
-        images.take,
-        rows,
-        given=files.given,
-        true=files.verified,
-        kinds=kinds,
-        source=source,
-    )
+    truth = Truth(kinds, files.verified, source)
+    return make_dataset(FOLDER.name, files.class_names, images.take, rows, files.given, truth)
 
 
 def read_folder(

@@ -86,17 +86,9 @@ def load_mini_webvision(
     files = find_images([folder / place for place in TRAINING_FOLDERS], names)
     true = labels.copy()
     true[noisy] = -1
-    dataset, truth = make_dataset(
-        WEBVISION.name,
-        class_names(synsets, num_classes),
-        files.take,
-        {"noisy": noisy, "validation": validation},
-        given=labels,
-        true=true,
-        kinds=np.full(len(labels), Kind.UNKNOWN),
-        source="nobody looked",
-        ids=ids,
-    )
+    unknown = Truth(np.full(len(labels), Kind.UNKNOWN), true, "nobody looked", ids)
+    rows, names = {"noisy": noisy, "validation": validation}, class_names(synsets, num_classes)
+    dataset, truth = make_dataset(WEBVISION.name, names, files.take, rows, labels, unknown)
     test_labels, test_names, test_ids = first_classes(tests, num_classes)
     test_files = find_images([folder / place for place in TEST_FOLDERS], test_names)
     test = make_split(test_files, test_labels, training.lines[-1] + test_ids)
