@@ -170,10 +170,6 @@ def plant_noise(
     for name, share in (("ood_share", ood_share), ("ambiguous_share", ambiguous_share)):
         if not 0 <= share < 1:
             raise ValueError(f"{name} is {share}; it is a share of the result, in [0, 1)")
-    if confusion is not None and label_noise:
-        raise ValueError(
-            f"label_noise is {label_noise} beside a confusion matrix; pass one of them"
-        )
     rng = np.random.default_rng(seed)
     noisy, given = dataset.noisy, dataset.noisy.labels.numpy()
     correct = np.flatnonzero(truth.kinds == Kind.CORRECT)
@@ -268,6 +264,8 @@ def _plant_labels(labels, kinds, true, k, rate, noise_kind, confusion, rng) -> N
     """Change given labels of correct instances, in place, and their kinds with them."""
     correct = np.flatnonzero(kinds == Kind.CORRECT)
     if confusion is not None:
+        if rate:
+            raise ValueError(f"label_noise is {rate} beside a confusion matrix; pass one of them")
         if len(confusion) != k:
             raise ValueError(f"confusion has {len(confusion)} rows; the data set has {k} classes")
         labels[correct] = plant_confusion(true[correct], confusion, rng)

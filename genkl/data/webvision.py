@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genkl.data.base import Kind, NoisyDataset, Split, Truth, make_dataset, make_split
+from genkl.data.folder import scan_images
 from genkl.data.images import ImageFiles
 from genkl.data.lists import (
     ListFile,
@@ -215,8 +216,7 @@ def list_synset_folders(
     labels: list[int] = []
     for label, number in enumerate(numbers[:num_classes]):
         folder = root / number
-        files = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-        files = [name for name in files if name.lower().endswith((".jpeg", ".jpg", ".png"))]
+        files = [*scan_images(folder)] if folder.is_dir() else []
         if not files:
             raise ValueError(
                 f"{folder}: there are no images of class {label}; put the validation images of "
