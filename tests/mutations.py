@@ -56,7 +56,9 @@ MUTATIONS = (
     Mutation("for role in (Role.CLEAN, Role.NON_NC):", "for role in Role:", ("losses",)),
     Mutation("PLATEAU_FACTOR = 0.1", "PLATEAU_FACTOR = 0.5", ("train",)),
     Mutation(
-        "rng.integers(1, num_classes, len", "rng.integers(0, num_classes, len", ("planting", "data")
+        "shift = rng.integers(1, num_classes,",
+        "shift = rng.integers(0, num_classes,",
+        ("planting", "data"),
     ),
     Mutation("counts[most_cut] += 1", "counts[most_cut] += 0", ("planting",)),
     Mutation("elif stop_early:", "elif not stop_early:", ("pipeline",)),
