@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from genkl import __version__
 from genkl.cli import data, identify, moved, report, run
+from genkl.extras import explain_missing
 
 AREAS = (data, run, identify, report, moved)
 """In the order that ``genkl --help`` lists them."""
@@ -85,5 +86,5 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _in_one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines()]
-    return " ".join(line for line in lines if line) or type(error).__name__
+    told = explain_missing(error) if isinstance(error, ImportError) else None
+    return " ".join((told or str(error)).split()) or type(error).__name__

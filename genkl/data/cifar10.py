@@ -29,19 +29,14 @@ from genkl.data.base import Kind, NoisyDataset, Truth, make_split, take_stratifi
 from genkl.data.images import ImageError, positions
 from genkl.data.lists import check_limit, draw_rows, find_neighbour
 from genkl.data.planting import check_rate
-from genkl.data.sources import Download, Source, find_data
+from genkl.data.registry import CIFAR10, CIFAR10H, CIFAR10N
+from genkl.data.sources import find_data
 
 CLASS_NAMES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
-BINARY_FILES = {
-    "train": tuple(f"cifar-10-batches-bin/data_batch_{number}.bin" for number in range(1, 6)),
-    "test": ("cifar-10-batches-bin/test_batch.bin",),
-}
-PARQUET_FILES = {
-    "train": "plain_text/train-00000-of-00001.parquet",
-    "test": "plain_text/test-00000-of-00001.parquet",
-}
+BINARY_FILES = {"train": CIFAR10.layouts[0][:5], "test": CIFAR10.layouts[0][5:]}
+PARQUET_FILES = dict(zip(("train", "test"), CIFAR10.layouts[1], strict=True))
 PIXELS = 32
 ROW_BYTES = 1 + 3 * PIXELS * PIXELS
 """In the binary files: a label, then a plane each of red, green and blue."""
@@ -58,65 +53,6 @@ N_LABELS = {
 """Our names of CIFAR-10N's labels -> the file's."""
 N_FILE, N_TRUE = "CIFAR-10_human.pt", "clean_label"
 H_FILE = "cifar10h-counts.npy"
-
-CIFAR10 = Source(
-    name="cifar10",
-    title="CIFAR-10",
-    licence="none stated; used for research by custom, please cite Krizhevsky 2009",
-    size="170 MB, 60,000 images",
-    url="https://www.cs.toronto.edu/~kriz/cifar.html",
-    how_to_get=(
-        "Get the binary version from its home page and unpack it, or the Parquet files of "
-        "https://huggingface.co/datasets/uoft-cs/cifar10. The Python version is not read: it is a "
-        "pickle."
-    ),
-    folders=("cifar10", "cifar-10", "CIFAR-10"),
-    layouts=((*BINARY_FILES["train"], *BINARY_FILES["test"]), tuple(PARQUET_FILES.values())),
-    downloads=(
-        Download(
-            url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
-            checksum="md5:c32a1d4ab5d03f1284b67883e8d87530",
-            path="cifar-10-binary.tar.gz",
-            unpack=(*BINARY_FILES["train"], *BINARY_FILES["test"]),
-        ),
-    ),
-)
-CIFAR10N = Source(
-    name="cifar10n",
-    title="CIFAR-10N, human labels of CIFAR-10's training images",
-    licence="CC BY-NC 4.0",
-    size="2.4 MB, and CIFAR-10",
-    url="https://github.com/UCSC-REAL/cifar-10-100n",
-    how_to_get="Get data/CIFAR-10_human.pt from its home page, and CIFAR-10.",
-    folders=("cifar10n", "cifar-10n", "CIFAR-10N"),
-    layouts=((N_FILE,),),
-    downloads=(
-        Download(
-            url="https://raw.githubusercontent.com/UCSC-REAL/cifar-10-100n/main/data/"
-            "CIFAR-10_human.pt",
-            checksum="sha256:873e69c39cb9b5e97fb6bae2d60bb59b38a5cbc31d2b868f7903dcb2b9dd2310",
-            path=N_FILE,
-        ),
-    ),
-)
-CIFAR10H = Source(
-    name="cifar10h",
-    title="CIFAR-10H, human votes on CIFAR-10's test images",
-    licence="CC BY-NC-SA 4.0",
-    size="0.8 MB, and CIFAR-10",
-    url="https://github.com/jcpeterson/cifar-10h",
-    how_to_get="Get data/cifar10h-counts.npy from its home page, and CIFAR-10.",
-    folders=("cifar10h", "cifar-10h", "CIFAR-10H"),
-    layouts=((H_FILE,),),
-    downloads=(
-        Download(
-            url="https://raw.githubusercontent.com/jcpeterson/cifar-10h/master/data/"
-            "cifar10h-counts.npy",
-            checksum="sha256:9b36b4550349af56c79083356312eb4af856cc5fd3caf1f669d40b9d0bbb69ff",
-            path=H_FILE,
-        ),
-    ),
-)
 
 
 def load_cifar10n(

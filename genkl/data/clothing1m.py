@@ -25,7 +25,8 @@ from genkl.data.lists import (
     read_keys,
     read_labels,
 )
-from genkl.data.sources import Source, find_data
+from genkl.data.registry import CLOTHING1M
+from genkl.data.sources import find_data
 
 CLASS_NAMES = (
     "T-Shirt", "Shirt", "Knitwear", "Chiffon", "Sweater", "Hoodie", "Windbreaker", "Jacket",
@@ -40,21 +41,6 @@ KEY_LISTS = {
 }
 NC_LIST = "NC_instances.txt"
 PREFIX = "images/"
-ALL_LISTS = (*LABEL_LISTS, *KEY_LISTS.values())
-
-SOURCE = Source(
-    name="clothing1m",
-    title="Clothing1M",
-    licence="given by its authors on request, for research that is not commercial",
-    size="1,072,409 images",
-    url="https://github.com/Cysu/noisy_label",
-    how_to_get=(
-        "Ask its authors for it (the home page says how). Unpack the lists into one folder and "
-        "the images into its folder images/."
-    ),
-    folders=("clothing1m", "clothing1M", "Clothing1M"),
-    layouts=(ALL_LISTS, tuple(f"annotations/{name}" for name in ALL_LISTS)),
-)
 
 
 def load_clothing1m(
@@ -88,7 +74,7 @@ def load_clothing1m(
     """
     check_limit("clean_limit", clean_limit)
     check_limit("noisy_limit", noisy_limit)
-    folder = find_data(SOURCE, data_root)
+    folder = find_data(CLOTHING1M, data_root)
     lists = folder if (folder / LABEL_LISTS[0]).exists() else folder / "annotations"
     names, given, verified = read_both_labels(lists)
     keys = {split: read_keys(lists / file, prefix=PREFIX) for split, file in KEY_LISTS.items()}
@@ -109,7 +95,7 @@ def load_clothing1m(
         split: make_split(files.take(some), (given if split == "noisy" else verified)[some], some)
         for split, some in rows.items()
     }
-    dataset = NoisyDataset(name=SOURCE.name, class_names=CLASS_NAMES, **splits)
+    dataset = NoisyDataset(name=CLOTHING1M.name, class_names=CLASS_NAMES, **splits)
     source = "verified labels where there are any"
     if listed_nc is not None:
         source += f", and the non-conforming images of {listed_nc.path.name}"
@@ -203,7 +189,7 @@ def read_nc_instances(
                 f"of {NC_LIST}, or None"
             )
         return read_keys(path, prefix=PREFIX)
-    for place in (lists, folder, folder.parent / SOURCE.folders[0]):
+    for place in (lists, folder, folder.parent / CLOTHING1M.folders[0]):
         if (place / NC_LIST).is_file():
             return read_keys(place / NC_LIST, prefix=PREFIX)
     return None

@@ -30,18 +30,8 @@ from genkl.data.folder import (
 from genkl.data.images import ImageFiles
 from genkl.data.lists import find_rows
 from genkl.data.planting import check_rate, plant_label_noise
-from genkl.data.sources import Source, find_data
-
-SOURCE = Source(
-    name="clothing-dataset",
-    title="Clothing dataset: 5,403 photographs with their senders' labels",
-    licence="CC0 1.0",
-    size="5,403 images",
-    url="https://github.com/alexeygrigorev/clothing-dataset",
-    how_to_get="git clone https://github.com/alexeygrigorev/clothing-dataset",
-    folders=("clothing-dataset",),
-    layouts=(("images.csv", "images"),),
-)
+from genkl.data.registry import CLOTHING_DATASET
+from genkl.data.sources import find_data
 
 CLASS_NAMES = (
     "T-Shirt", "Longsleeve", "Pants", "Shoes", "Shirt",
@@ -125,7 +115,7 @@ def load_clothing_dataset(
     for group in groups:
         check_choice("group in non_conforming", group, NON_CONFORMING)
     check_choice("missing", missing, MISSING)
-    folder = find_data(SOURCE, data_root)
+    folder = find_data(CLOTHING_DATASET, data_root)
     names, labels, senders = read_clothing_dataset(folder)
     classes = np.where(labels < len(CLASS_NAMES), labels, -1)
     present = find_released(folder, names, missing)
@@ -151,7 +141,7 @@ def load_clothing_dataset(
 
     files = ImageFiles(folder, pc.binary_join_element_wise("images/", names, ".jpg", ""))
     dataset = NoisyDataset(
-        name=SOURCE.name,
+        name=CLOTHING_DATASET.name,
         class_names=CLASS_NAMES,
         noisy=make_split(files.take(noisy), given[noisy], noisy),
         **{

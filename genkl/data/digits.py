@@ -12,17 +12,6 @@ from sklearn.datasets import load_digits as sklearn_digits
 
 from genkl.data.base import Kind, NoisyDataset, Truth, make_split, take_stratified
 from genkl.data.planting import blend_pairs, check_rate, plant_label_noise
-from genkl.data.sources import Source
-
-SOURCE = Source(
-    name="digits",
-    title="Digits: 1,797 scans of 8x8 pixels",
-    licence="CC BY 4.0",
-    size="0.1 MB, comes with scikit-learn",
-    url="https://archive.ics.uci.edu/dataset/80",
-    how_to_get="pip install scikit-learn",
-    package="sklearn",
-)
 
 NUM_KNOWN = 8
 

@@ -25,7 +25,7 @@ from genkl.checks import check_choice, check_labels, to_numpy
 from genkl.data.base import Kind, NoisyDataset, Truth, make_split
 from genkl.data.images import ImageFiles, Images, positions
 from genkl.data.lists import find_rows
-from genkl.data.sources import DataNotFoundError, Source
+from genkl.data.sources import DataNotFoundError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 MISSING = ("raise", "skip")
@@ -33,18 +33,6 @@ VERIFIED_COLUMN = "verified"
 VERIFIED_SPLITS = ("clean", "validation", "test")
 NOISY = len(VERIFIED_SPLITS)
 """Number of the noisy split, after the verified ones."""
-
-SOURCE = Source(
-    name="folder",
-    title="Your own images",
-    licence="yours",
-    size="yours",
-    url="https://docs.pytorch.org/vision/stable/generated/torchvision.datasets.ImageFolder.html",
-    how_to_get=(
-        "Pass folder=, and labels= with a CSV file (columns image, label and, where you looked, "
-        "verified); without labels= the images lie in one sub-folder for each class."
-    ),
-)
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +178,7 @@ def load_folder(
         )
     images = ImageFiles(root, files.names)
     dataset = NoisyDataset(
-        name=SOURCE.name,
+        name="folder",
         class_names=files.class_names,
         noisy=make_split(images.take(noisy), files.given[noisy], noisy),
         **{

@@ -28,7 +28,8 @@ from genkl.data.lists import (
     read_labels,
     without_repeats,
 )
-from genkl.data.sources import Source, find_data
+from genkl.data.registry import FOOD101, FOOD101N
+from genkl.data.sources import find_data
 
 VERIFIED_LISTS = {"clean": "meta/verified_train.tsv", "validation": "meta/verified_val.tsv"}
 KEY_HEADER = "class_name"
@@ -36,31 +37,6 @@ KEY_HEADER = "class_name"
 
 NOT_RELEASED = "hot_and_sour_soup/a49e6fb26e356c6c41a37b5c18176355.jpg"
 """A verified image that the release does not hold (it has that photograph as filet_mignon)."""
-
-SOURCE = Source(
-    name="food101n",
-    title="Food-101N",
-    licence="see its home page; the photographs belong to whoever took them",
-    size="310,009 images",
-    url="https://kuanghuei.github.io/Food-101N/",
-    how_to_get="Download it from its home page and unpack it. For testing, get Food-101, too.",
-    folders=("Food-101N_release", "food-101n", "Food-101N", "food101n"),
-    layouts=(("meta/classes.txt", "meta/imagelist.tsv", *VERIFIED_LISTS.values(), "images"),),
-)
-
-FOOD101_SOURCE = Source(
-    name="food101",
-    title="Food-101, the test set for Food-101N",
-    licence="images from Foodspotting, for scientific fair use",
-    size="5 GB",
-    url="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
-    how_to_get=(
-        "Download food-101.tar.gz from its home page and unpack it, or let torchvision do both: "
-        "torchvision.datasets.Food101(folder, download=True)."
-    ),
-    folders=("food-101", "Food-101", "food101"),
-    layouts=(("meta/test.txt", "images"),),
-)
 
 
 def load_food101n(
@@ -94,11 +70,11 @@ def load_food101n(
     """
     check_limit("clean_limit", clean_limit)
     check_limit("noisy_limit", noisy_limit)
-    folder = find_data(SOURCE, data_root)
+    folder = find_data(FOOD101N, data_root)
     if food101_root is None:
-        test_folder = find_neighbour(FOOD101_SOURCE, data_root, folder)
+        test_folder = find_neighbour(FOOD101, data_root, folder)
     else:
-        test_folder = find_data(FOOD101_SOURCE, food101_root)
+        test_folder = find_data(FOOD101, food101_root)
     classes = without_repeats(read_keys(folder / "meta/classes.txt", header=KEY_HEADER)).keys
     listed = without_repeats(read_keys(folder / "meta/imagelist.tsv", header=KEY_HEADER))
     labels = class_of_each(listed, classes)
@@ -115,7 +91,7 @@ def load_food101n(
     )
     files = ImageFiles(root, listed.keys)
     dataset = NoisyDataset(
-        name=SOURCE.name,
+        name=FOOD101N.name,
         class_names=tuple(classes.to_pylist()),
         **{name: make_split(files.take(some), labels[some], some) for name, some in rows.items()},
         test=read_food101_test(test_folder, classes, first_id=len(listed)),

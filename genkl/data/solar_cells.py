@@ -14,17 +14,6 @@ import numpy as np
 
 from genkl.data.base import Kind, NoisyDataset, Truth, make_split, take_stratified
 from genkl.data.planting import check_rate, plant_label_noise
-from genkl.data.sources import Source
-
-SOURCE = Source(
-    name="solar-cells",
-    title="ELPV: 2,624 solar cells, graded by an expert",
-    licence="CC BY-NC-SA 4.0",
-    size="90 MB, comes with the package elpv-dataset",
-    url="https://github.com/zae-bayern/elpv-dataset",
-    how_to_get="pip install elpv-dataset",
-    package="elpv_dataset",
-)
 
 CLASS_NAMES = ("mono functional", "mono defective", "poly functional", "poly defective")
 

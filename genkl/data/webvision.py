@@ -26,7 +26,8 @@ from genkl.data.lists import (
     read_keys,
     read_labels,
 )
-from genkl.data.sources import DataNotFoundError, Source, find_data
+from genkl.data.registry import ILSVRC12, WEBVISION
+from genkl.data.sources import DataNotFoundError, find_data
 
 ALL_CLASSES = 1000
 TRAINING_LIST = "info/train_filelist_google.txt"
@@ -36,38 +37,6 @@ TRAINING_FOLDERS = (".", "train_images_256", "train_images")
 TEST_FOLDERS = ("val_images_256", "val_images", ".")
 ILSVRC12_LIST = "val.txt"
 ILSVRC12_FOLDERS = ("val", ".")
-
-SOURCE = Source(
-    name="mini-webvision",
-    title="WebVision 1.0",
-    licence=(
-        "for research that is not commercial, see its home page; the photographs belong to whoever "
-        "took them"
-    ),
-    size="68,444 images are used: 65,944 of the Google half, 2,500 to test on",
-    url="https://data.vision.ee.ethz.ch/cvl/webvision/dataset2017.html",
-    how_to_get=(
-        "Download the lists (info), the Google half of the resized training images, and the "
-        "resized validation images from its home page; unpack them into one folder: info/, "
-        "google/, val_images_256/."
-    ),
-    folders=("webvision", "WebVision", "webvision1.0", "mini-webvision"),
-    layouts=((TRAINING_LIST, TEST_LIST),),
-)
-
-ILSVRC12_SOURCE = Source(
-    name="ilsvrc12",
-    title="The ILSVRC 2012 validation images, a second test set for mini WebVision",
-    licence="ImageNet's terms of access, for research and teaching that are not commercial",
-    size="50,000 images, of which 2,500 are used",
-    url="https://image-net.org/challenges/LSVRC/2012/",
-    how_to_get=(
-        "Register with ImageNet, download the validation images and put them into one folder per "
-        "synset, val/n01440764/*.JPEG, or into val/ with the list val.txt (file and class) beside."
-    ),
-    folders=("ilsvrc12", "ILSVRC2012", "imagenet", "ImageNet"),
-    layouts=(("val",), (ILSVRC12_LIST,)),
-)
 
 
 def load_mini_webvision(
@@ -108,7 +77,7 @@ def load_mini_webvision(
         raise ValueError(f"num_classes is {num_classes}; WebVision 1.0 has 2 to {ALL_CLASSES}")
     if validation_per_class < 0:
         raise ValueError(f"validation_per_class is {validation_per_class}; pass 0 or more")
-    folder = find_data(SOURCE, data_root)
+    folder = find_data(WEBVISION, data_root)
     synsets = read_synsets(folder / SYNSETS, num_classes)
     training = read_labels(folder / TRAINING_LIST, ALL_CLASSES)
     tests = read_labels(folder / TEST_LIST, ALL_CLASSES)
@@ -127,7 +96,7 @@ def load_mini_webvision(
 
     second = find_ilsvrc12(ilsvrc12_root, data_root, folder)
     dataset = NoisyDataset(
-        name=SOURCE.name,
+        name=WEBVISION.name,
         class_names=class_names(synsets, num_classes),
         clean=make_split(files.take(every[:0]), labels[:0], ids[:0]),
         noisy=make_split(files.take(noisy), labels[noisy], ids[noisy]),
@@ -198,13 +167,13 @@ def find_ilsvrc12(
         DataNotFoundError: a root was given, and there is nothing.
     """
     if root is not None:
-        return find_data(ILSVRC12_SOURCE, root)
+        return find_data(ILSVRC12, root)
     try:
-        found = find_neighbour(ILSVRC12_SOURCE, data_root, folder)
+        found = find_neighbour(ILSVRC12, data_root, folder)
     except DataNotFoundError:
         return None
     # Many folders have a val/ in them. Unasked, only one that is surely ImageNet's will do.
-    if found.name not in ILSVRC12_SOURCE.folders:
+    if found.name not in ILSVRC12.folders:
         return None
     usable = (found / ILSVRC12_LIST).is_file() or any(found.glob("val/n[0-9]*/"))
     return found if usable else None

@@ -27,6 +27,7 @@ from genkl.data.cifar10 import (
 from genkl.data.clothing_dataset import CLASS_NAMES, KIND_OF, NOT_RELEASED, load_clothing_dataset
 from genkl.data.download import unpack
 from genkl.data.images import ImageError
+from genkl.data.registry import CLOTHING_DATASET
 from genkl.data.sources import DataNotFoundError, find_data, is_present
 from tests.official_trees import grey_of, write_jpeg, write_lines
 
@@ -191,9 +192,9 @@ def test_bad_options_about_clothes_are_named(wardrobe, options, message):
         load_clothing_dataset(data_root=wardrobe, **{**NEEDS, **options})
 
 
-@needs_real(clothing_dataset.SOURCE)
+@needs_real(CLOTHING_DATASET)
 def test_the_real_clothes_are_those_that_were_published():
-    root = find_data(clothing_dataset.SOURCE, REAL_DATA)
+    root = find_data(CLOTHING_DATASET, REAL_DATA)
     names, labels, senders = clothing_dataset.read_clothing_dataset(root)
     assert len(names) == 5403
     counts = dict(zip(LABELS, np.bincount(labels, minlength=20).tolist(), strict=True))
