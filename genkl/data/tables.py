@@ -46,7 +46,7 @@ class Table:
         path: the file.
         argument: what the user calls it, with its path; for `read_texts` the path alone, and
             errors then name a line.
-        names: of the columns.
+        schema: names and types of the columns.
         rows: N.
         content: what was read; None for .parquet.
         kept: of some rows of a file, their numbers in it.
@@ -54,13 +54,18 @@ class Table:
 
     path: Path
     argument: str
-    names: tuple[str, ...]
+    schema: pa.Schema
     rows: int
     content: pa.Table | None = None
     kept: np.ndarray | None = None
 
     def __str__(self) -> str:
         return self.argument
+
+    @property
+    def names(self) -> list[str]:
+        """Of the columns."""
+        return self.schema.names
 
     def require(self, names: Sequence[str], named_by: str) -> None:
         """Refuse names that no column has.
@@ -76,13 +81,6 @@ class Table:
                     f"has no column {name!r}, which {named_by} names",
                     f"it has {listing(self.names)}",
                 )
-
-    def type_of(self, name: str) -> pa.DataType:
-        """What a column holds."""
-        if self.content is not None:
-            return self.content.schema.field(name).type
-        with _parquet(self.path) as file:
-            return file.schema_arrow.field(name).type
 
     def batches(self, names: Sequence[str], height: int) -> Iterator[pa.Table]:
         """Columns in this order, so many rows at a time (fewer at the end)."""
@@ -154,10 +152,10 @@ def open_table(path: str | os.PathLike[str], argument: str, text: Sequence[str] 
     path, argument = Path(path), f"{argument} {path}"
     if path.suffix == ".parquet":
         with _readable(argument, path, "write it again"), _parquet(path) as file:
-            table = Table(path, argument, tuple(file.schema_arrow.names), file.metadata.num_rows)
+            table = Table(path, argument, file.schema_arrow, file.metadata.num_rows)
     else:
         content = _read_csv(path, argument, text)
-        table = Table(path, argument, tuple(content.column_names), len(content), content)
+        table = Table(path, argument, content.schema, len(content), content)
     check_unique(argument, table.names)
     return table
 
@@ -198,7 +196,8 @@ def read_texts(
     if len(read) == 0:
         raise TableError(argument, "has a header and no lines", "add a line for each row")
     columns = {name: pc.utf8_trim_whitespace(read[name].combine_chunks()) for name in wanted}
-    return Table(path, argument, tuple(wanted), len(read), pa.table(columns))
+    trimmed = pa.table(columns)
+    return Table(path, argument, trimmed.schema, len(trimmed), trimmed)
 
 
 def read_lines(path: str | os.PathLike[str]) -> pa.StringArray:
@@ -266,27 +265,30 @@ class Remedies:
     Attributes:
         columns: the argument that names the columns of the classes.
         text: about a column that holds no numbers.
-        numbers: about numbers that are no probabilities, in an array.
+        numbers: about numbers that are no probabilities.
+        logits: about logits that are probabilities already.
     """
 
     columns: str = "columns"
     text: str = "pass columns= with those that hold probabilities"
     numbers: str = "apply softmax to logits"
+    logits: str = "leave from_logits out"
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """N rows of k numbers in a file whose layout is known. The numbers are not checked yet.
+    """N rows of k probabilities in a file whose layout is known. They are not checked yet.
 
     Attributes:
         path: the file.
         argument: what the user calls it, with its path.
         rows: N.
         num_classes: k.
-        dtype: of the numbers.
+        dtype: of the probabilities.
         classes: names of the k classes; None where they have none.
         columns: of a table, those that hold the probabilities: k, or one with lists of k.
         table: with them; None for an array.
+        from_logits: the file holds logits, which get a softmax in double precision.
         remedies: for messages.
     """
 
@@ -298,6 +300,7 @@ class Predictions:
     classes: tuple[str, ...] | None = None
     columns: tuple[str, ...] | None = None
     table: Table | None = None
+    from_logits: bool = False
     remedies: Remedies = Remedies()
 
     def __str__(self) -> str:
@@ -305,7 +308,7 @@ class Predictions:
 
     @property
     def nbytes(self) -> int:
-        """Size of the numbers."""
+        """Size of all rows."""
         return self.rows * self.num_classes * self.dtype.itemsize
 
     def batches(self, height: int | None = None) -> Iterator[np.ndarray]:
@@ -313,19 +316,22 @@ class Predictions:
 
         Those of an array are mapped, each batch anew, so that pages that were read don't stay.
         """
-        height = height or max(1, BATCH_ENTRIES // max(1, self.num_classes))
+        height, first = height or max(1, BATCH_ENTRIES // max(1, self.num_classes)), 0
         if self.table is None:
-            for start in range(0, self.rows, height):
-                yield np.load(self.path, mmap_mode="r")[start : start + height]
-            return
-        first = 0
-        for part in self.table.batches(self.columns, height):
-            yield self._matrix(part, first)
+            starts = range(0, self.rows, height)
+            parts = (np.load(self.path, mmap_mode="r")[at : at + height] for at in starts)
+        else:
+            parts = self.table.batches(self.columns, height)
+        for part in parts:
+            stored = part if self.table is None else self._matrix(part, first)
+            yield self._softmax(stored, first) if self.from_logits else stored
             first += len(part)
 
     def read(self) -> np.ndarray:
         """All rows, shape (N, k)."""
-        return np.load(self.path) if self.table is None else np.concatenate([*self.batches()])
+        if self.table is None and not self.from_logits:
+            return np.load(self.path)
+        return np.concatenate([*self.batches()])
 
     @contextlib.contextmanager
     def named(self) -> Iterator[None]:
@@ -340,9 +346,7 @@ class Predictions:
     def _located(self, error: TableError) -> TableError:
         column, value, remedies = None, error.value, [error.remedy]
         if self.classes is not None and self.columns is not None:
-            height = max(1, BATCH_ENTRIES // self.num_classes)
-            part = next(itertools.islice(self.batches(height), error.row // height, None))
-            entries = part[error.row % height]
+            entries = next(itertools.islice(self.batches(1), error.row, None))[0]
             wrong = ~((entries >= 0) & (entries <= 1 + SUM_TOLERANCE))
             if wrong.any():
                 column, value = self.columns[int(wrong.argmax())], float(entries[wrong][0])
@@ -356,6 +360,24 @@ class Predictions:
             if self.columns is not None:
                 remedies.append(f"pass {self.remedies.columns} where a column is no class")
         return TableError(self.argument, problem, "; ".join(remedies), error.row, column, value)
+
+    def _softmax(self, stored: np.ndarray, first_row: int) -> np.ndarray:
+        from scipy.special import softmax
+
+        logits = stored.astype(np.float64)
+        bad = ~np.isfinite(logits).all(axis=1)
+        if bad.any():
+            raise TableError(
+                self.argument,
+                "has a logit that is no finite number,",
+                "find where the model's output became so",
+                first_row + int(bad.argmax()),
+            )
+        sums_to_1 = (np.abs(logits.sum(axis=1) - 1) <= SUM_TOLERANCE).all()
+        if first_row == 0 and sums_to_1 and (logits >= 0).all():
+            problem = "has rows that are probabilities already, and no logits"
+            raise TableError(self.argument, problem, self.remedies.logits)
+        return softmax(logits, axis=1)
 
     def _matrix(self, part: pa.Table, first_row: int) -> np.ndarray:
         import pyarrow.compute as pc
@@ -384,6 +406,7 @@ def open_predictions(
     *,
     classes: Sequence[str] | None = None,
     text: Mapping[str, str] | None = None,
+    from_logits: bool = False,
     remedies: Remedies = Remedies(),
 ) -> Predictions:
     """Find out the layout of a file of predictions.
@@ -396,6 +419,7 @@ def open_predictions(
             None takes every column of a table but the following.
         text: columns that hold something else, which must be there, with the arguments that name
             them. Those of a .csv are read as they are written.
+        from_logits: the numbers are logits, to which a softmax is applied in double precision.
         remedies: for messages.
 
     Returns:
@@ -410,35 +434,10 @@ def open_predictions(
     if path.suffix == ".npy":
         for name, named_by in text.items():
             raise no_names(named_by, name, f"{argument} {path}")
-        return _open_array(path, argument, classes, remedies)
-    table = open_table(path, argument, tuple(text))
-    for name, named_by in text.items():
-        table.require([name], named_by)
-    if classes is not None:
-        check_unique(remedies.columns, classes)
-        table.require(classes, remedies.columns)
-    columns = tuple(classes or [name for name in table.names if name not in text])
-    found = Predictions(
-        path, str(table), table.rows, len(columns), np.dtype(np.float64),
-        columns=columns, table=table, remedies=remedies,
-    )  # fmt: skip
-    types = [table.type_of(name) for name in columns]
-    if len(types) == 1 and _is_list(types[0]):
-        return _with_lists(found, types[0].value_type)
-    for name, kind in zip(columns, types, strict=True):
-        if not _is_number(kind):
-            row, value = _first_text(table.column(name))
-            raise table.error(
-                f"has {value!r}, which is no probability,", remedies.text, row, name, value
-            )
-    if len(columns) < 2:
-        raise TableError(
-            str(table),
-            f"has {listing(columns)} left for probabilities",
-            "a prediction needs at least 2 classes",
-        )
-    dtype = np.result_type(*(_dtype(kind) for kind in types))
-    return replace(found, dtype=dtype, classes=columns)
+        found = _open_array(path, argument, classes, remedies)
+    else:
+        found = _open_table(path, argument, classes, text, remedies)
+    return replace(found, dtype=np.dtype(np.float64), from_logits=True) if from_logits else found
 
 
 def checked_source(path: str | os.PathLike[str], argument: str) -> Path:
@@ -479,24 +478,50 @@ def _open_array(
     return Predictions(path, argument, *array.shape, array.dtype, names, remedies=remedies)
 
 
-def _with_lists(found: Predictions, kind: pa.DataType) -> Predictions:
-    """A table whose only column of predictions holds lists: k is the length of the first."""
-    import pyarrow.compute as pc
+def _open_table(
+    path: Path,
+    argument: str,
+    classes: Sequence[str] | None,
+    text: Mapping[str, str],
+    remedies: Remedies,
+) -> Predictions:
+    table = open_table(path, argument, tuple(text))
+    for name, named_by in text.items():
+        table.require([name], named_by)
+    if classes is not None:
+        check_unique(remedies.columns, classes)
+        table.require(classes, remedies.columns)
+    columns = tuple(classes or [name for name in table.names if name not in text])
+    types = [table.schema.field(name).type for name in columns]
+    are_lists = len(types) == 1 and _is_list(types[0])
+    if are_lists:
+        types = [types[0].value_type]
+    for name, kind in zip(columns, types, strict=True):
+        if not _is_number(kind):
+            row, value = (0, str(kind)) if are_lists else _first_text(table.column(name))
+            problem = f"has {value!r}, which is no probability,"
+            raise table.error(problem, remedies.text, row, name, value)
+    num_classes = _first_length(table, columns) if are_lists else len(columns)
+    if num_classes < 2 and (table.rows or not are_lists):
+        problem = f"has {listing(columns)} left for probabilities"
+        raise TableError(str(table), problem, "a prediction needs at least 2 classes")
+    return Predictions(
+        path,
+        str(table),
+        table.rows,
+        num_classes,
+        np.dtype(np.result_type(*map(_dtype, types))),
+        classes=None if are_lists else columns,
+        columns=columns,
+        table=table,
+        remedies=remedies,
+    )
 
-    if not _is_number(kind):
-        raise TableError(
-            str(found), f"has lists of {kind}", "it must hold numbers", column=found.columns[0]
-        )
-    first = next(found.table.batches(found.columns, 1), None)
-    length = 0 if first is None else pc.list_value_length(first.column(0))[0].as_py() or 0
-    if found.rows and length < 2:
-        raise found.table.error(
-            "has no list of at least 2 probabilities",
-            "every row needs one probability per class",
-            0,
-            found.columns[0],
-        )
-    return replace(found, num_classes=length, dtype=np.dtype(_dtype(kind)))
+
+def _first_length(table: Table, columns: Sequence[str]) -> int:
+    """Entries of the first list in a column of them."""
+    first = next(table.batches(columns, 1), None)
+    return 0 if first is None else len(first.column(0)[0].as_py() or ())
 
 
 # Files

@@ -129,7 +129,7 @@ def test_lists_of_another_length_are_named(probs):
 def test_a_table_tells_what_it_has_and_what_it_lacks(probs):
     for name in ("p.csv", "p.parquet"):
         table = open_table(name, "--table")
-        assert list(table.names) == ["a.b", "b", "id", "ä", "d"]
+        assert table.names == ["a.b", "b", "id", "ä", "d"]
         assert table.rows == COUNT
         assert table.unit_bytes > 0
         with pytest.raises(TableError, match=f"--table {name} has no column 'x', which --id names"):
@@ -158,7 +158,7 @@ def write(text: bytes, name="t.csv"):
 def test_texts_are_as_written_without_spaces_around(probs):
     write(b'\xef\xbb\xbfimage,label,more\r\n"a,1.jpg", 007 ,\r\n\r\nb.jpg,NA,"x"\r\n')
     table = read_texts("t.csv", ["image", "label"], ["verified", "more"])
-    assert table.names == ("image", "label", "more")
+    assert table.names == ["image", "label", "more"]
     assert [table.texts(name).to_pylist() for name in table.names] == [
         ["a,1.jpg", "b.jpg"], ["007", "NA"], ["", "x"],
     ]  # fmt: skip
