@@ -188,8 +188,7 @@ def read_texts(
     read = _read_csv(path, argument, wanted, include_columns=wanted)
     if len(read) == 0:
         raise TableError(argument, "has a header and no lines", "add a line for each row")
-    columns = {name: pc.utf8_trim_whitespace(read[name].combine_chunks()) for name in wanted}
-    trimmed = pa.table(columns)
+    trimmed = pa.table({name: pc.utf8_trim_whitespace(read[name]) for name in wanted})
     return Table(path, argument, trimmed.schema, len(trimmed), trimmed)
 
 
@@ -502,10 +501,9 @@ def _read_csv(
     import pyarrow as pa
     from pyarrow import csv as arrow
 
-    delimiter = delimiter or _delimiter(path)
+    delimiter, types = delimiter or _delimiter(path), dict.fromkeys(text, pa.string())
     lines = delimiter == LINES
     format = {"quote_char": False, "ignore_empty_lines": False} if lines else {}
-    types = dict.fromkeys(text, pa.string())
     try:
         return arrow.read_csv(
             path,

@@ -125,7 +125,7 @@ def test_lists_of_another_length_are_named(probs):
         list(found.batches(3))
     assert (raised.value.row, raised.value.column) == (8, "q")
     pd.DataFrame({"q": [[0.5, 0.5], None]}).to_parquet("none.parquet")
-    with pytest.raises(TableError, match=r"has no list, .* in column 'q', row 1"):
+    with pytest.raises(TableError, match=r"has no list and .* in column 'q', row 1"):
         open_predictions("none.parquet").read()
 
 
