@@ -22,7 +22,6 @@ from scipy.special import softmax
 
 import genkl
 import genkl.cli
-import genkl.cli.files
 import genkl.cli.identification
 import genkl.rule.stream
 from genkl.cli import build_parser, main
@@ -44,9 +43,9 @@ def here(tmp_path, monkeypatch):
     """An empty folder, and several chunks in a small file."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GENKL_DEBUG", raising=False)
-    monkeypatch.setattr(genkl.cli.files, "CHUNK_ENTRIES", 64 * K)
+    monkeypatch.setattr("genkl.data.tables.BATCH_ENTRIES", 64 * K)
     monkeypatch.setattr("genkl.rule.blockwise.BLOCK_ENTRIES", 80)
-    monkeypatch.setattr("genkl.rule.stream.STRIPS_PER_CHUNK", 1)
+    monkeypatch.setattr("genkl.rule.stream.STRIPS_PER_BATCH", 1)
     return tmp_path
 
 
@@ -425,7 +424,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(probs, out, capsys, 
     def never(*_, **__):
         raise AssertionError("this is a dry run")
 
-    for name in ("nc_score", "identify_nc", "identify_file", "score_file", "diagnose"):
+    for name in ("evaluate", "evaluate_batches", "diagnose"):
         monkeypatch.setattr(genkl.cli.identification, name, never)
     asked = ["p.npy", "--conforming", "conforming.npy", "--beta", BETA, *out, "--dry-run"]
     assert run(*asked) == 0
@@ -801,7 +800,7 @@ def test_an_interruption_is_one_line_and_status_130(probs, capsys, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(genkl.cli.identification, "nc_score", interrupted)
+    monkeypatch.setattr(genkl.cli.identification, "evaluate", interrupted)
     assert run("p.npy", *RULE) == 130
     shown, said = capsys.readouterr()
     assert shown == ""
@@ -825,6 +824,6 @@ def test_a_defect_is_not_taken_for_an_error_of_the_user(probs, monkeypatch):
     def defect(*_, **__):
         raise KeyError("a defect")
 
-    monkeypatch.setattr(genkl.cli.identification, "nc_score", defect)
+    monkeypatch.setattr(genkl.cli.identification, "evaluate", defect)
     with pytest.raises(KeyError, match="a defect"):
         run("p.npy", *RULE)

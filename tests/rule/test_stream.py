@@ -29,7 +29,7 @@ def small_chunks(monkeypatch):
     """Several chunks in a small file."""
     monkeypatch.setattr("genkl.rule.blockwise.BLOCK_ENTRIES", 320)
     monkeypatch.setattr("genkl.rule.blockwise.BLOCKS_PER_STRIP", 2)
-    monkeypatch.setattr("genkl.rule.stream.STRIPS_PER_CHUNK", 3)
+    monkeypatch.setattr("genkl.rule.stream.STRIPS_PER_BATCH", 3)
     assert 8 * 3 * strip_rows(K) < 5000
 
 
