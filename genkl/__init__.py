@@ -18,7 +18,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "genkl.data": ("ImageError", "ImageFiles", "Images", "Kind", "NoisyDataset", "Split", "Truth"),
     "genkl.data.registry": ("DATASETS", "load_dataset"),
     "genkl.data.sources": ("DataNotFoundError",),
-    "genkl.data.folder": ("dataset_from_arrays",),
+    "genkl.data.arrays": ("dataset_from_arrays",),
     "genkl.data.planting": ("plant_noise",),
     "genkl.data.statistics": ("count_kinds", "count_labels", "noise_matrix"),
     "genkl.data.loading": ("check_images", "drop_broken", "image_batches"),

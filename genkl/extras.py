@@ -9,7 +9,7 @@ MODULES = {
     ),
     "plots": ("matplotlib", "seaborn"),
     "benchmark": ("cleanlab", "joblib", "pytorch_ood"),
-    "cluster": ("dask", "distributed"),
+    "cluster": ("dask",),
 }  # fmt: skip
 """Extra of pyproject.toml -> top-level modules of what it installs."""
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from genkl.baselines.neighbors import nearest_neighbors
 from genkl.data import NoisyDataset
+from genkl.data.splitting import divide
 from genkl.engine import Engine, as_engine
 from genkl.features import Backbone
 from genkl.learn import Examples, GenKLConfig
@@ -202,21 +203,3 @@ class Groundwork:
         if name not in self._made:
             self._made[name] = make()
         return self._made[name]
-
-
-def divide(labels: np.ndarray, parts: int, *, seed: int) -> np.ndarray:
-    """Divide instances into parts of about the same size, with a share of every label in each.
-
-    Args:
-        labels: shape (N,).
-        parts: how many.
-        seed: of the division.
-
-    Returns:
-        The part of each instance, shape (N,), 0..parts-1.
-    """
-    order = np.random.default_rng(seed).permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    part = np.empty(len(labels), dtype=np.int64)
-    part[order] = np.arange(len(labels)) % parts
-    return part

@@ -79,18 +79,18 @@ def add_parser(areas: Any) -> None:
     )
     commands = data.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(command: Callable[[argparse.Namespace], int | None], *groups: type) -> None:
-        name, told = command.__name__.strip("_"), (command.__doc__ or "").rstrip(".")
+    def add(name: str, command: Callable[..., int | None], *groups: type) -> None:
+        told = (command.__doc__ or "").rstrip(".")
         parser = commands.add_parser(name, help=told[:1].lower() + told[1:])
         parser.set_defaults(command=command, seed=0)
-        if command is not _list:
+        if name != "list":
             parser.add_argument("name", metavar="NAME", choices=DATASETS, help="%(choices)s")
         add_options(parser, *groups)
 
-    add(_list, RootOptions, ListOptions)
-    add(_get, RootOptions)
-    add(_show, DatasetOptions, ShowOptions)
-    add(_check, DatasetOptions, CheckOptions)
+    add("list", _list, RootOptions, ListOptions)
+    add("get", _get, RootOptions)
+    add("show", _show, DatasetOptions, ShowOptions)
+    add("check", _check, DatasetOptions, CheckOptions)
 
 
 def _list(options: argparse.Namespace) -> None:

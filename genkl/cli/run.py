@@ -144,54 +144,48 @@ def add_parser(areas: Any) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     import genkl
-    from genkl.engine import Engine
 
-    name = options.dataset or options.preset
+    name, method = options.dataset or options.preset, BASELINES.get(options.method, "GenKL")
     if name not in DATASETS:
         raise ValueError(f"--dataset is {name!r}; name one of: {', '.join(DATASETS)}")
-    is_baseline = options.method in BASELINES
-    if is_baseline and (options.identify, options.losses) != ("divergence", "paper"):
+    if method != "GenKL" and (options.identify, options.losses) != ("divergence", "paper"):
         raise ValueError(
             f"--method {options.method} has no rule and no losses to choose; leave --identify and "
             "--losses out"
         )
-    engine = Engine(
+    usual = f"{options.preset}-{name}-{options.method}-seed{options.seed}"
+    run_dir = options.run_dir or Path("runs") / usual
+    engine = genkl.Engine(
         accelerator=options.accelerator,
         devices=options.devices,
         precision=options.precision,
         compile=options.compile,
         num_workers=options.workers,
     )
-    usual = f"{options.preset}-{name}-{options.method}-seed{options.seed}"
-    run_dir = options.run_dir or Path("runs") / usual
     if not options.dry_run:
         _refuse_used(run_dir, options.resume)
         engine.launch()
     preset = getattr(genkl, options.preset.upper().replace("-", "_"))
     make_model, backbone = networks(options, preset)
     dataset, _ = load(name, options)
-    config = configuration(options, preset, dataset)
-    if backbone is not None and config.train_transforms:
-        config = dataclasses.replace(config, train_transforms=(), test_transforms=())
-    settings: dict[str, Any] = {
-        "seed": options.seed,
+    config = configuration(options, preset, dataset, is_frozen=backbone is not None)
+    settings = {
         "make_model": make_model,
         "backbone": backbone,
         "engine": engine,
         "run_dir": run_dir,
-        "resume": options.resume,
-        "checkpoint_every": options.checkpoint_every,
     }
     if options.dry_run:
-        _show_plan(options, dataset, config, settings)
+        _show_plan(options, method, dataset, config, **settings)
         return
-    if is_baseline:
-        run = genkl.run_baseline(dataset, config, BASELINES[options.method], **settings)
-    else:
+    settings |= {name: getattr(options, name) for name in ("seed", "resume", "checkpoint_every")}
+    if method == "GenKL":
         rules = {"entropy": genkl.entropy_rule(config.max_flag_rate), "none": genkl.flag_nothing}
         settings["identify"] = rules.get(options.identify)
         settings["losses"] = genkl.losses_of(options.losses)
         run = genkl.run_genkl(dataset, config, **settings)
+    else:
+        run = genkl.run_baseline(dataset, config, method, **settings)
     if engine.is_first:
         _show_result(run, run_dir, options.json)
 
@@ -219,8 +213,12 @@ def networks(options: argparse.Namespace, preset: Any) -> tuple[Any, Any]:
     return genkl.default_model, "auto"
 
 
-def configuration(options: argparse.Namespace, preset: Any, dataset: Any) -> GenKLConfig:
+def configuration(
+    options: argparse.Namespace, preset: Any, dataset: Any, is_frozen: bool
+) -> GenKLConfig:
     """The preset's settings for a data set, with what --rounds and --set change.
+
+    Features of a frozen backbone are computed once, from images without random transforms.
 
     Raises:
         ValueError: no such setting, or a value that it can't have.
@@ -232,6 +230,8 @@ def configuration(options: argparse.Namespace, preset: Any, dataset: Any) -> Gen
         config = dataclasses.replace(config, max_rounds=options.rounds)
     for key, text in options.changes:
         config = changed(config, key, value_of(text))
+    if is_frozen and config.train_transforms:
+        config = dataclasses.replace(config, train_transforms=(), test_transforms=())
     return config
 
 
@@ -278,26 +278,17 @@ def _refuse_used(run_dir: Path, resume: bool) -> None:
 
 
 def _show_plan(
-    options: argparse.Namespace, dataset: Any, config: GenKLConfig, settings: dict[str, Any]
+    options: argparse.Namespace, method: str, dataset: Any, config: GenKLConfig, **settings: Any
 ) -> None:
     """Print settings and amounts of work."""
     from genkl.learn.folder import describe
 
     engine, backbone, run_dir = (settings[name] for name in ("engine", "backbone", "run_dir"))
-    phases = [
-        ("train", config.train, config.ensemble),
-        ("finetune", config.finetune, config.ensemble),
-    ]
-    if options.method not in BASELINES:
-        phases = [
-            ("pretrain", config.pretrain, config.first_ensemble),
-            *((name, phase, config.max_rounds * models) for name, phase, models in phases),
-        ]
     facts = {
         "preset": options.preset,
         "dataset": dataset.name,
         "classes": dataset.num_classes,
-        "method": BASELINES.get(options.method, "GenKL"),
+        "method": method,
         "seed": options.seed,
         "model": describe(settings["make_model"]),
         "frozen backbone": getattr(backbone, "name", backbone),
@@ -307,45 +298,61 @@ def _show_plan(
         "processes": engine.world_size,
         "run_dir": str(run_dir),
     }
-    instances = {name: len(split) for name, split in dataset.splits().items()}
-    plan = [
+    more = {
+        "instances": {name: len(split) for name, split in dataset.splits().items()},
+        "config": dataclasses.asdict(config),
+        "engine": dataclasses.asdict(engine),
+        "plan": _amounts(method, config),
+        "run_dir in use": _in_use(run_dir),
+        "resume": options.resume,
+    }
+    if options.json:
+        print(json.dumps(facts | more, indent=1, default=str))
+        return
+    for key, value in facts.items():
+        print(f"{key + ':':<17} {value}")
+    if more["run_dir in use"] and not options.resume:
+        print(f"{'':<17} in use: add --resume to go on with its run, or name a new one")
+    counts = ", ".join(f"{count:,} {split}" for split, count in more["instances"].items())
+    print(f"{'instances:':<17} {counts}")
+    print("\nsettings (change one with --set KEY VALUE):")
+    for key, value in more["config"].items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {inner}" for name, inner in value.items())
+        print(f"  {key + ':':<17} {value}")
+    _show_amounts(more["plan"])
+
+
+def _amounts(method: str, config: GenKLConfig) -> list[dict[str, Any]]:
+    """Models, steps and instances of each phase, if no round is spared."""
+    rounds = config.max_rounds if method == "GenKL" else 1
+    phases = [
+        ("pretrain", config.pretrain, config.first_ensemble),
+        ("train", config.train, config.ensemble * rounds),
+        ("finetune", config.finetune, config.ensemble * rounds),
+    ]
+    return [
         {
             "phase": name,
             "models": models,
             "steps each": phase.steps,
             "instances each": phase.steps * (phase.batch_size + (phase.clean_batch_size or 0)),
         }
-        for name, phase, models in phases
+        for name, phase, models in phases[method != "GenKL" :]
     ]
-    if options.json:
-        facts |= {
-            "instances": instances,
-            "config": dataclasses.asdict(config),
-            "engine": dataclasses.asdict(engine),
-            "plan": plan,
-            "run_dir in use": _in_use(run_dir),
-            "resume": options.resume,
-        }
-        print(json.dumps(facts, indent=1, default=str))
-        return
-    for key, value in facts.items():
-        print(f"{key + ':':<17} {value}")
-    if _in_use(run_dir) and not options.resume:
-        print(f"{'':<17} in use: add --resume to go on with its run, or name a new one")
-    print(f"{'instances:':<17} {', '.join(f'{n:,} {split}' for split, n in instances.items())}")
-    print("\nsettings (change one with --set KEY VALUE):")
-    for key, value in dataclasses.asdict(config).items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{name} {inner}" for name, inner in value.items())
-        print(f"  {key + ':':<17} {value}")
+
+
+def _show_amounts(plan: list[dict[str, Any]]) -> None:
     print("\nplan, if no round is spared:")
     print(f"  {'phase':<10} {'models':>6} {'steps each':>11} {'instances each':>15} {'in all':>15}")
+    total = 0
     for row in plan:
+        in_all = row["models"] * row["instances each"]
+        total += in_all
         print(
             f"  {row['phase']:<10} {row['models']:>6} {row['steps each']:>11,} "
-            f"{row['instances each']:>15,} {row['models'] * row['instances each']:>15,}"
+            f"{row['instances each']:>15,} {in_all:>15,}"
         )
-    total = sum(row["models"] * row["instances each"] for row in plan)
     print(f"  {total:,} instances pass through a network forwards and backwards")
 
 

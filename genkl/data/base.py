@@ -1,4 +1,4 @@
-"""One interface for every data set: splits to learn from, and the truth kept apart.
+"""Splits, data sets and the truth about them: one interface for every data set.
 
 A loader returns ``(NoisyDataset, Truth)``. Training code takes the first and never sees the
 second; evaluation code holds a run's masks against it afterwards.
@@ -6,7 +6,7 @@ second; evaluation code holds a run's masks against it afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
@@ -237,35 +237,6 @@ class Truth:
         return Truth(self.kinds[rows], self.labels[rows], self.source, self.ids[rows])
 
 
-def take_stratified(
-    labels: np.ndarray, available: np.ndarray, per_class: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Draw the same number of instances of every class, without replacement.
-
-    Args:
-        labels: shape (N,).
-        available: indices that may be drawn, shape (A,).
-        per_class: instances per class.
-        rng: source of randomness.
-
-    Returns:
-        Indices into labels, sorted.
-
-    Raises:
-        ValueError: a class has too few instances left.
-    """
-    chosen = []
-    for label in np.unique(labels[available]):
-        members = available[labels[available] == label]
-        if len(members) < per_class:
-            raise ValueError(
-                f"class {label} has {len(members)} instances left and {per_class} are asked for; "
-                "ask for fewer clean, validation or test instances"
-            )
-        chosen.append(rng.choice(members, per_class, replace=False))
-    return np.sort(np.concatenate(chosen))
-
-
 def make_split(inputs: np.ndarray | Tensor | Images, labels: np.ndarray, ids: np.ndarray) -> Split:
     """A split from arrays; inputs become float32 (uint8 and `Images` stay), the rest int64."""
     if not isinstance(inputs, Images):
@@ -277,3 +248,57 @@ def make_split(inputs: np.ndarray | Tensor | Images, labels: np.ndarray, ids: np
         torch.from_numpy(np.array(labels, dtype=np.int64)),
         torch.from_numpy(np.array(ids, dtype=np.int64)),
     )
+
+
+def make_dataset(
+    name: str,
+    class_names: Sequence[str],
+    read: Callable[[np.ndarray], np.ndarray | Tensor | Images],
+    rows: Mapping[str, np.ndarray],
+    *,
+    given: np.ndarray,
+    true: np.ndarray,
+    kinds: np.ndarray,
+    source: str,
+    ids: np.ndarray | None = None,
+) -> tuple[NoisyDataset, Truth]:
+    """A data set, and the truth about its noisy split, from N instances and who is in which split.
+
+    Args:
+        name: of the data set.
+        class_names: k names.
+        read: the inputs of these rows, such as ``images.__getitem__`` or ``files.take``.
+        rows: of the splits, by name, shape (n,) each; a split that is not named is empty.
+        given: labels of the noisy split, shape (N,).
+        true: labels of the other splits, and of the truth; shape (N,), -1 where nobody knows.
+        kinds: what the instances are, see `Kind`; shape (N,).
+        source: who says so, in words.
+        ids: shape (N,); None is the rows themselves.
+
+    Returns:
+        The data set and the truth.
+    """
+    rows = {split: rows.get(split, np.empty(0, np.int64)) for split in SPLITS}
+    ids = np.arange(len(given)) if ids is None else ids
+    splits = {
+        split: make_split(read(chosen), (given if split == "noisy" else true)[chosen], ids[chosen])
+        for split, chosen in rows.items()
+    }
+    noisy = rows["noisy"]
+    truth = Truth(kinds[noisy].astype(np.int64), true[noisy], source, ids[noisy])
+    return NoisyDataset(name=name, class_names=tuple(class_names), **splits), truth
+
+
+def compare_labels(given: np.ndarray, verified: np.ndarray, is_nc: np.ndarray) -> np.ndarray:
+    """What instances are by their given and their verified labels.
+
+    Args:
+        given: shape (N,).
+        verified: shape (N,), -1 where nobody looked.
+        is_nc: shape (N,), where somebody looked and no class fits; it has the last word.
+
+    Returns:
+        NC, CORRECT, MISLABELLED or UNKNOWN, see `Kind`; shape (N,).
+    """
+    right = np.where(given == verified, Kind.CORRECT, Kind.MISLABELLED)
+    return np.where(is_nc, Kind.NC, np.where(verified >= 0, right, Kind.UNKNOWN))

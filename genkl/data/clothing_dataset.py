@@ -18,20 +18,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genkl.checks import check_choice
-from genkl.data.base import Kind, NoisyDataset, Truth, make_split, take_stratified
+from genkl.data.base import Kind, NoisyDataset, Truth, make_dataset
 from genkl.data.folder import (
     MISSING,
     NOISY,
     encode_labels,
     find_present,
-    read_table,
+    refuse,
     refuse_repeats,
 )
 from genkl.data.images import ImageFiles
-from genkl.data.lists import find_rows
+from genkl.data.lists import as_integers, find_rows
 from genkl.data.planting import check_rate, plant_label_noise
 from genkl.data.registry import CLOTHING_DATASET
 from genkl.data.sources import find_data
+from genkl.data.splitting import check_counts, take_stratified
+from genkl.data.tables import read_texts
 
 CLASS_NAMES = (
     "T-Shirt", "Longsleeve", "Pants", "Shoes", "Shirt",
@@ -105,12 +107,9 @@ def load_clothing_dataset(
         ValueError: an option out of range, more asked for than there is, or a bad line.
     """
     check_rate("label_noise", label_noise)
-    needs = {
-        "clean": clean_per_class, "validation": validation_per_class, "test": test_per_class,
-    }  # fmt: skip
-    for split, count in needs.items():
-        if count < 0:
-            raise ValueError(f"{split}_per_class is {count}; pass 0 or more")
+    needs = check_counts(
+        clean=clean_per_class, validation=validation_per_class, test=test_per_class
+    )
     groups = (non_conforming,) if isinstance(non_conforming, str) else tuple(non_conforming)
     for group in groups:
         check_choice("group in non_conforming", group, NON_CONFORMING)
@@ -137,19 +136,19 @@ def load_clothing_dataset(
     given[strange] = rng.choice(given[plain], len(strange))
     kinds = np.array(list(KIND_OF.values()), dtype=np.int64)[labels]
     kinds[plain[given[plain] != classes[plain]]] = Kind.MISLABELLED
-    noisy = rng.permutation(np.concatenate([plain, strange]))
-
+    rows["noisy"] = rng.permutation(np.concatenate([plain, strange]))
     files = ImageFiles(folder, pc.binary_join_element_wise("images/", names, ".jpg", ""))
-    dataset = NoisyDataset(
-        name=CLOTHING_DATASET.name,
-        class_names=CLASS_NAMES,
-        noisy=make_split(files.take(noisy), given[noisy], noisy),
-        **{
-            split: make_split(files.take(some), classes[some], some) for split, some in rows.items()
-        },
-    )
     source = "the senders' own labels" + (", and planted" if label_noise else "")
-    return dataset, Truth(kinds[noisy], classes[noisy], source, noisy.copy())
+    return make_dataset(
+        CLOTHING_DATASET.name,
+        CLASS_NAMES,
+        files.take,
+        rows,
+        given=given,
+        true=classes,
+        kinds=kinds,
+        source=source,
+    )
 
 
 def read_clothing_dataset(folder: Path) -> tuple[pa.StringArray, np.ndarray, np.ndarray]:
@@ -164,19 +163,13 @@ def read_clothing_dataset(folder: Path) -> tuple[pa.StringArray, np.ndarray, np.
     Raises:
         ValueError: a bad line; the message says which.
     """
-    table = read_table(folder / "images.csv", ("image", "label", "sender_id"))
+    table = read_texts(folder / "images.csv", ("image", "label", "sender_id"))
     refuse_repeats(table, "image")
-    labels = encode_labels(table, "label", tuple(KIND_OF))
-    if (labels < 0).any():
-        raise table.error(int((labels < 0).argmax()), "there is no label; get the file again")
-    texts = table.columns["sender_id"]
-    wrong = ~pc.match_substring_regex(texts, "^[0-9]{1,9}$").to_numpy(zero_copy_only=False)
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise table.error(
-            row, f"the sender_id is {texts[row].as_py()!r}, not a number; get the file again"
-        )
-    return table.columns["image"], labels, texts.cast(pa.int64()).to_numpy()
+    labels = encode_labels(table, "label", table.texts("label"), tuple(KIND_OF))
+    refuse(table, "label", labels < 0, "is empty", "get the file again")
+    senders = as_integers(table.texts("sender_id"))
+    refuse(table, "sender_id", senders < 0, "has {!r}, not a number", "get the file again")
+    return table.texts("image"), labels, senders
 
 
 def find_released(folder: Path, names: pa.StringArray, missing: str) -> np.ndarray:

@@ -8,28 +8,25 @@ noisy split, and the truth says so: which class would be right, or whether any i
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genkl.data.base import Kind, NoisyDataset, Split, Truth, make_split
-from genkl.data.images import ImageFiles
+from genkl.data.base import Kind, NoisyDataset, Split, Truth, make_dataset, make_split
 from genkl.data.lists import (
-    LOOKED_FOR,
     ListFile,
-    check_limit,
-    draw_rows,
     find_images,
-    find_neighbour,
     find_rows,
     read_keys,
     read_labels,
     without_repeats,
 )
 from genkl.data.registry import FOOD101, FOOD101N
-from genkl.data.sources import find_data
+from genkl.data.sources import find_data, find_neighbour
+from genkl.data.splitting import check_limit, draw_rows
 
 VERIFIED_LISTS = {"clean": "meta/verified_train.tsv", "validation": "meta/verified_val.tsv"}
 KEY_HEADER = "class_name"
@@ -85,20 +82,22 @@ def load_food101n(
     noisy = draw_rows(np.flatnonzero(~used), noisy_limit, seed)
     rows["clean"] = draw_rows(rows["clean"], clean_limit, seed, labels[rows["clean"]])
     rows["noisy"] = noisy
-    root = find_images(
-        [folder / "images"],
-        *(listed.keys.take(pa.array(some[:LOOKED_FOR])) for some in rows.values()),
+    files = find_images([folder / "images"], listed.keys, rows.values())
+    wrong = (verdicts["clean"] == 0) | (verdicts["validation"] == 0)
+    true = labels.copy()
+    true[noisy] = -1
+    dataset, truth = make_dataset(
+        FOOD101N.name,
+        classes.to_pylist(),
+        files.take,
+        rows,
+        given=labels,
+        true=true,
+        kinds=np.where(wrong, Kind.WRONG, Kind.UNKNOWN),
+        source="verified as wrong",
     )
-    files = ImageFiles(root, listed.keys)
-    dataset = NoisyDataset(
-        name=FOOD101N.name,
-        class_names=tuple(classes.to_pylist()),
-        **{name: make_split(files.take(some), labels[some], some) for name, some in rows.items()},
-        test=read_food101_test(test_folder, classes, first_id=len(listed)),
-    )
-    wrong = (verdicts["clean"][noisy] == 0) | (verdicts["validation"][noisy] == 0)
-    kinds = np.where(wrong, Kind.WRONG, Kind.UNKNOWN).astype(np.int64)
-    return dataset, Truth(kinds, np.full(len(noisy), -1), "verified as wrong", ids=noisy)
+    test = read_food101_test(test_folder, classes, first_id=len(listed))
+    return replace(dataset, test=test), truth
 
 
 def class_of_each(listed: ListFile, classes: pa.StringArray) -> np.ndarray:
@@ -116,13 +115,12 @@ def class_of_each(listed: ListFile, classes: pa.StringArray) -> np.ndarray:
     """
     names = pc.list_element(pc.split_pattern(listed.keys, "/", max_splits=1), 0)
     labels = find_rows(names, classes)
-    if (labels < 0).any():
-        row = int((labels < 0).argmax())
-        raise listed.error(
-            row,
-            f"{names[row].as_py()!r} is none of the {len(classes)} classes of Food-101N's "
-            "meta/classes.txt; lines are class/file",
-        )
+    listed.refuse(
+        labels < 0,
+        f"the class of {{!r}} is none of the {len(classes)} classes of Food-101N's "
+        "meta/classes.txt",
+        "lines are class/file",
+    )
     return labels
 
 
@@ -142,32 +140,23 @@ def read_verdicts(folder: Path, keys: pa.StringArray) -> dict[str, np.ndarray]:
         ValueError: an image that is not listed, or that both lists hold with different verdicts.
     """
     verdicts = {}
-    lists = {}
     for split, file in VERIFIED_LISTS.items():
         listed = read_labels(folder / file, 2, separator="\t", header=KEY_HEADER)
         rows = find_rows(listed.keys, keys)
         known = rows >= 0
         released = pc.not_equal(listed.keys, NOT_RELEASED).to_numpy(zero_copy_only=False)
-        if (~known & released).any():
-            row = int((~known & released).argmax())
-            raise listed.error(
-                row, f"{listed.keys[row]} is not in meta/imagelist.tsv; are both of one release?"
+        listed.refuse(
+            ~known & released, "{} is not in meta/imagelist.tsv", "are both of one release?"
+        )
+        for earlier, verdict in verdicts.items():
+            listed.refuse(
+                known & (verdict[rows] == 1 - listed.labels),
+                f"{{}} has another label in {VERIFIED_LISTS[earlier]}",
+                "keep the right line",
             )
+            verdict[rows[known]] = -1
         verdicts[split] = np.full(len(keys), -1)
         verdicts[split][rows[known]] = listed.labels[known]
-        lists[split] = listed
-    clean, validation = verdicts["clean"], verdicts["validation"]
-    both = (clean >= 0) & (validation >= 0)
-    if (both & (clean != validation)).any():
-        at = int((both & (clean != validation)).argmax())
-        listed = lists["validation"]
-        row = int(find_rows(keys[at : at + 1], listed.keys)[0])
-        raise listed.error(
-            row,
-            f"{keys[at]} has label {validation[at]} here and {clean[at]} in "
-            f"{VERIFIED_LISTS['clean']}; keep the right line",
-        )
-    clean[both] = -1
     return verdicts
 
 
@@ -193,5 +182,5 @@ def read_food101_test(folder: Path, classes: pa.StringArray, first_id: int) -> S
         )
     # The list leaves the suffix out.
     names = pc.binary_join_element_wise(listed.keys, ".jpg", "")
-    root = find_images([folder / "images"], names)
-    return make_split(ImageFiles(root, names), labels, first_id + np.arange(len(names)))
+    files = find_images([folder / "images"], names)
+    return make_split(files, labels, first_id + np.arange(len(names)))

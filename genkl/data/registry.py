@@ -9,7 +9,6 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from genkl.checks import check_choice
 from genkl.data.sources import Download, Source
 
 if TYPE_CHECKING:
@@ -224,8 +223,8 @@ DATASETS: dict[str, Entry] = {
         Entry("genkl.data.digits:load_digits", DIGITS),
         Entry("genkl.data.solar_cells:load_solar_cells", SOLAR_CELLS),
         Entry("genkl.data.clothing_dataset:load_clothing_dataset", CLOTHING_DATASET),
-        Entry("genkl.data.cifar10:load_cifar10n", CIFAR10N, (CIFAR10,)),
-        Entry("genkl.data.cifar10:load_cifar10h", CIFAR10H, (CIFAR10,)),
+        Entry("genkl.data.cifar10n:load_cifar10n", CIFAR10N, (CIFAR10,)),
+        Entry("genkl.data.cifar10h:load_cifar10h", CIFAR10H, (CIFAR10,)),
         Entry("genkl.data.clothing1m:load_clothing1m", CLOTHING1M),
         Entry("genkl.data.food101n:load_food101n", FOOD101N, (FOOD101,)),
         Entry("genkl.data.webvision:load_mini_webvision", WEBVISION),
@@ -256,5 +255,7 @@ def load_dataset(name: str, seed: int = 0, **options: Any) -> tuple[NoisyDataset
         >>> dataset.num_classes, dataset.input_shape, len(dataset.noisy) == len(truth.kinds)
         (8, (1, 8, 8), True)
     """
+    from genkl.checks import check_choice  # with it comes NumPy, which a list can do without
+
     check_choice("data set", name, DATASETS)
     return DATASETS[name].load(seed, **options)

@@ -738,7 +738,7 @@ COMMANDS = {parser.prog: parser for parser in commands(build_parser())}
 
 def test_the_areas_and_commands_are_these():
     assert {"genkl", "genkl identify", "genkl data list", "genkl data get", "genkl data show",
-            "genkl data check"} <= set(COMMANDS)  # fmt: skip
+            "genkl data check", "genkl run", "genkl report"} <= set(COMMANDS)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", COMMANDS)
