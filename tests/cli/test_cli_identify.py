@@ -622,7 +622,7 @@ WRONG = [
     ([*A, "note.csv", *ID], "in column 'note', row 0; if a column is no class, pass --id"),
     ([*A, "cell.csv", *ID], "has 'n/a?', which is no probability, in column 'shoe', row 0"),
     ([*A, "size.csv", *ID], "in column 'size', row 0; if these are logits, pass --from-logits"),
-    ([*A, "size.parquet", *ID, "--out", "o.npy"], "has 100, which is no probability, in column 'size'"),
+    ([*A, "size.parquet", *ID, "--out", "o.npy"], "has 100, which is no probability, in"),
     ([*A, "p.csv", "--id", "name"], "p.csv has no column 'name', which --id names; it has the"),
     ([*A, "p.csv", "--classes", "hat,sock"], "has no column 'sock', which --classes names"),
     ([*A, "p.csv", "--classes", "hat,hat"], "--classes has the name 'hat' twice"),
