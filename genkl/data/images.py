@@ -148,10 +148,7 @@ class ImageTensor(Images):
         return ImageTensor(self.images[torch.from_numpy(positions(rows))])
 
     def read(self, row: int) -> Tensor:
-        image = self.images[int(row)]
-        if image.dtype != torch.uint8:
-            image = (image.float() * 255).round().clamp(0, 255).to(torch.uint8)
-        return image.expand(3, -1, -1)
+        return as_bytes(self.images[int(row)]).expand(3, -1, -1)
 
     def fingerprint(self, row: int) -> bytes:
         image = self.images[int(row)].contiguous().cpu()
@@ -249,6 +246,13 @@ def positions(rows: Any) -> np.ndarray:
 def as_images(inputs: Tensor | Images) -> Images:
     """Images in memory and images on disk, through one interface."""
     return inputs if isinstance(inputs, Images) else ImageTensor(inputs)
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Images of any shape as uint8; floats in [0, 1] are rounded."""
+    if images.dtype == torch.uint8:
+        return images
+    return (images.float() * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from genkl.data.images import (
     as_images,
     positions,
 )
+from genkl.provenance import usable_cores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -243,13 +243,6 @@ def default_workers(images: Images, count: int | None = None) -> int:
     if count <= FEW_IMAGES or _in_memory(images):
         return 0
     return min(MOST_WORKERS, usable_cores())
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _in_memory(images: Images) -> bool:
