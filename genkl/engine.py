@@ -1,4 +1,4 @@
-"""Where does it compute? One process or many, CPU or GPU: Lightning Fabric knows, this asks it.
+"""The engine: devices, processes and precision of a computation, through Lightning Fabric.
 
 Fabric was chosen because the training loop stays ours to read: it starts the processes (its own,
 torchrun's or Slurm's), moves and wraps a model, and casts to the precision asked for. It holds no
@@ -103,19 +103,21 @@ class Engine:
 
     def own(self, count: int) -> slice:
         """This process's part of ``count`` rows: contiguous, in order of rank, sizes within 1."""
-        bounds = np.linspace(0, count, self.world_size + 1).astype(int)
-        return slice(int(bounds[self.rank]), int(bounds[self.rank + 1]))
+        bounds = self._bounds(count)
+        return slice(bounds[self.rank], bounds[self.rank + 1])
 
     def gather(self, part: Tensor, count: int) -> Tensor:
         """All ``count`` rows, in order, on every process, from the part of each (see `own`)."""
         if self.world_size == 1:
             return part
-        bounds = np.linspace(0, count, self.world_size + 1).astype(int)
-        sizes = np.diff(bounds)
-        padded = part.new_zeros((int(sizes.max()), *part.shape[1:]))
+        sizes = np.diff(self._bounds(count)).tolist()
+        padded = part.new_zeros((max(sizes), *part.shape[1:]))
         padded[: len(part)] = part
         parts = self.fabric.all_gather(padded.to(self.device)).to(part.device)
-        return torch.cat([rows[:size] for rows, size in zip(parts, sizes.tolist(), strict=True)])
+        return torch.cat([rows[:size] for rows, size in zip(parts, sizes, strict=True)])
+
+    def _bounds(self, count: int) -> list[int]:
+        return np.linspace(0, count, self.world_size + 1).astype(int).tolist()
 
     def wait(self) -> None:
         """Go on when every process is here."""
