@@ -192,25 +192,11 @@ def search_settings(
             work = Groundwork.prepare(dataset(seed), config, seed=seed, **networks)
         else:
             work = groundwork(seed)
-        data = replace(work.dataset, test=work.dataset.test.take(np.arange(1)), more_tests={})
         for number, settings in enumerate(candidates):
-            tried = {"method": name, "candidate": number, "seed": seed, **settings}
             start = time.perf_counter()
-            try:
-                run = run_method(
-                    name,
-                    data,
-                    config,
-                    seed=seed,
-                    settings=settings,
-                    groundwork=work,
-                    progress=False,
-                    **networks,
-                )
-                reached = run.best.val_accuracy
-            except FloatingPointError:
-                reached = math.nan
+            reached = _validated(name, config, seed, settings, work, networks)
             seconds = time.perf_counter() - start
+            tried = {"method": name, "candidate": number, "seed": seed, **settings}
             rows.append({**tried, "val_accuracy": reached, "seconds": seconds})
     table = pd.DataFrame(rows)
     accuracy = table.groupby("candidate")["val_accuracy"].agg(lambda x: x.mean(skipna=False))
@@ -221,3 +207,20 @@ def search_settings(
     best = int(accuracy.fillna(-math.inf).argmax())
     table["chosen"] = table["candidate"] == best
     return Search(name, candidates[best], table)
+
+
+def _validated(
+    name: str,
+    config: GenKLConfig,
+    seed: int,
+    settings: Mapping[str, Any],
+    work: Groundwork,
+    networks: Mapping[str, Any],
+) -> float:
+    """The validation accuracy that a candidate reaches, without its test split; NaN if none."""
+    data = replace(work.dataset, test=work.dataset.test.take(np.arange(1)), more_tests={})
+    options = {"seed": seed, "settings": settings, "groundwork": work, "progress": False}
+    try:
+        return run_method(name, data, config, **options, **networks).best.val_accuracy
+    except FloatingPointError:
+        return math.nan

@@ -7,7 +7,7 @@ from genkl.learn.examples import Examples, join_inputs
 from genkl.learn.folder import RunFolder, plain, read_log
 from genkl.learn.iteration import Lesson
 from genkl.learn.phase import OPTIMIZERS, SCHEDULES, Phase
-from genkl.learn.result import Round, Run, round_to_dict, run_to_dict
+from genkl.learn.result import FitResult, Round, Run, round_to_dict, run_to_dict
 from genkl.learn.rules import (
     Decision,
     IdentifyRule,
@@ -27,7 +27,6 @@ from genkl.learn.run import (
 from genkl.learn.trainer import (
     PUBLISHED_TRAINING,
     FitOptions,
-    FitResult,
     Watch,
     fit,
     fit_together,

@@ -135,6 +135,14 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
     return {name: value[None] for name, value in module.state_dict().items()}
 
 
+def load_state(module: nn.Module, state: dict[str, Tensor]) -> None:
+    """Bring a module to what `state_of` gave."""
+    if isinstance(module, Ensemble):
+        module.stacked.load_state_dict(state)
+    else:
+        module.load_state_dict({name: value[0] for name, value in state.items()})
+
+
 @torch.no_grad()
 def ensemble_logits(module: Ensemble, inputs: Tensor, engine: Engine) -> Tensor:
     """What each member predicts for the same inputs: shape (M, V, k), on the CPU."""
@@ -161,10 +169,10 @@ def obstacle(
     for given in inputs:
         if not (isinstance(given, Tensor) and given.dtype == torch.float32):
             return "inputs have to be a float32 tensor in memory"
-    if engine.precision != "32-true" or engine.compile:
-        return "it computes in the precision '32-true', and not compiled"
     if engine.world_size > 1:
         return f"there are {engine.world_size} processes"
+    if not engine.is_plain:
+        return "it computes in the precision '32-true', and not compiled"
     if not models:
         return "models is empty"
     first = models[0]

@@ -33,8 +33,8 @@ from tqdm import tqdm
 from genkl.data import NoisyDataset
 from genkl.engine import Engine
 from genkl.learn.checkpoint import Checkpoint
-from genkl.learn.result import Round, round_to_dict
-from genkl.learn.trainer import FitResult, Watch
+from genkl.learn.result import FitResult, Round, round_to_dict
+from genkl.learn.trainer import Watch
 from genkl.provenance import provenance
 from genkl.storage import load_tensors, plain, save_tensors, write_atomically, write_json
 

@@ -28,9 +28,9 @@ from genkl.learn.config import GenKLConfig
 from genkl.learn.examples import Examples
 from genkl.learn.folder import Recorder
 from genkl.learn.phase import Phase
-from genkl.learn.result import Round, choosing_accuracy
+from genkl.learn.result import FitResult, Round, choosing_accuracy
 from genkl.learn.rules import Decision, IdentifyRule, flag_nothing
-from genkl.learn.trainer import FitOptions, FitResult, fit_together, why_not_together
+from genkl.learn.trainer import FitOptions, fit_together, why_not_together
 from genkl.losses import PAPER_LOSSES, RowLoss
 from genkl.networks import ModelFactory, seeded_model
 from genkl.predict import predict_probs

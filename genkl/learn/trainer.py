@@ -24,16 +24,18 @@ from genkl.data import Split
 from genkl.data.loading import Transform
 from genkl.engine import Engine, as_engine
 from genkl.learn.batches import Batch, Batches
-from genkl.learn.checkpoint import (
-    Checkpoint,
-    pack_optimizer,
-    prefixed,
-    unpack_optimizer,
-    unprefixed,
+from genkl.learn.checkpoint import Checkpoint, pack_optimizer, unpack_optimizer
+from genkl.learn.ensemble import (
+    Ensemble,
+    as_one,
+    ensemble_logits,
+    load_state,
+    obstacle,
+    state_of,
 )
-from genkl.learn.ensemble import Ensemble, as_one, ensemble_logits, obstacle, state_of
-from genkl.learn.examples import Examples, has_large_images
+from genkl.learn.examples import Examples, has_large_images, layout_of
 from genkl.learn.phase import Phase, Schedule, make_optimizer
+from genkl.learn.result import FitResult
 from genkl.losses import PAPER_LOSSES, RowLoss, three_term_loss
 from genkl.predict import predict_logits
 from genkl.published import Published, check_published
@@ -45,25 +47,6 @@ PUBLISHED_TRAINING = Published.FROZEN_FINETUNING | Published.EVAL_MODE_PRETRAINI
 Watch = Callable[[str, Mapping[str, float]], None]
 """Told ("step", {"steps": number of them, over all members}) and ("evaluation", an entry of the
 history, with the number of the "member")."""
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What happened in `fit`.
-
-    Attributes:
-        best_step: the step whose weights the model holds now; 0 is the state it came with.
-        val_accuracy: validation accuracy at that step.
-        val_loss: validation cross-entropy at that step, in nats.
-        history: one entry per evaluation: step, val_accuracy, val_loss, learning_rate, and the
-            mean training loss of each role since the last evaluation (NaN for a role with no
-            rows).
-    """
-
-    best_step: int
-    val_accuracy: float
-    val_loss: float
-    history: list[dict[str, float]] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,8 +156,10 @@ def fit_together(
     how = FitOptions(**options)
     if len(seeds) != len(models):
         raise ValueError(f"{len(seeds)} seeds for {len(models)} models; pass one for each")
-    reason = len(models) != 1 and why_not_together(models, examples, phase, validation, how)
-    if reason:
+    if len(models) == 1:
+        return [fit(models[0], examples, phase, validation, seed=seeds[0], **options)]
+    reason = why_not_together(models, examples, phase, validation, how)
+    if reason is not None:
         raise ValueError(f"can't train these models together: {reason}; use fit for each")
     return _Training(models, examples, phase, validation, seeds, how).run()
 
@@ -258,9 +243,7 @@ class _Training:
                 start=self.step,
             )
         )
-        self._layout = (
-            torch.channels_last if _is_channels_last(self.model) else torch.contiguous_format
-        )
+        self.layout = layout_of(self.model)
         self.wrapped, optimizer = self.engine.prepare(self.model, self.optimizer)
         checkpoint, last = self.how.checkpoint, self.phase.steps
         self._set_mode()
@@ -279,7 +262,7 @@ class _Training:
         engine, members = self.engine, len(self.models)
         inputs = batch.inputs
         if inputs.ndim == 4:
-            inputs = inputs.contiguous(memory_format=self._layout)
+            inputs = inputs.contiguous(memory_format=self.layout)
         counts = F.one_hot(batch.roles, len(Role)).view(members, -1, len(Role)).sum(dim=1)
         loss, means = three_term_loss(
             self.wrapped(inputs).float(),
@@ -295,7 +278,7 @@ class _Training:
         optimizer.zero_grad(set_to_none=True)
         # Gradients are averaged over processes, and each has only its part of every mean. A
         # member's weights have no part in another's loss: gradients don't meet in the sum.
-        engine.fabric.backward(loss * engine.world_size)
+        engine.backward(loss * engine.world_size)
         optimizer.step()
         self.meter.add(means, counts)
 
@@ -349,12 +332,11 @@ class _Training:
             return
         self.how.checkpoint.save(
             {
-                **prefixed("model", state_of(self.model)),
-                **prefixed("best", self.best.weights),
-                **prefixed("optimizer", moments),
-                **prefixed("generator", generators),
-                "meter.sums": self.meter.sums,
-                "meter.rows": self.meter.rows,
+                "model": state_of(self.model),
+                "best": self.best.weights,
+                "optimizer": moments,
+                "generator": generators,
+                "meter": {"sums": self.meter.sums, "rows": self.meter.rows},
             },
             {
                 "step": self.step,
@@ -377,15 +359,13 @@ class _Training:
                 f"{self.how.checkpoint.path} belongs to another phase of training; use the same "
                 "settings, or another folder"
             )
-        for name, value in state_of(self.model).items():
-            value.copy_(tensors[f"model.{name}"])
-        for name, value in self.best.weights.items():
-            value.copy_(tensors[f"best.{name}"])
+        load_state(self.model, tensors["model"])
+        self.best.weights = tensors["best"]
         self.best.figures = [tuple(figures) for figures in values["best"]]
-        unpack_optimizer(self.optimizer, unprefixed("optimizer", tensors), values["optimizer"])
+        unpack_optimizer(self.optimizer, tensors["optimizer"], values["optimizer"])
         self.schedule.restore(values["schedule"])
-        self.engine.restore_generators(unprefixed("generator", tensors))
-        self.meter.load(tensors["meter.sums"], tensors["meter.rows"])
+        self.engine.restore_generators(tensors["generator"])
+        self.meter.load(**tensors["meter"])
         self.history, self.step = values["history"], values["step"]
         # Whoever keeps a log has forgotten what did not finish.
         self._tell("step", {"steps": self.step * len(self.models)})
@@ -488,16 +468,6 @@ class _Meter:
             sums = self.engine.fabric.all_reduce(sums, reduce_op="sum")
         self.sums, self.rows = torch.zeros_like(self.sums), torch.zeros_like(self.rows)
         return sums.cpu(), rows.cpu()
-
-
-def _is_channels_last(model: nn.Module) -> bool:
-    return any(
-        p.ndim == 4
-        and p.shape[1] > 1
-        and p.is_contiguous(memory_format=torch.channels_last)
-        and not p.is_contiguous()
-        for p in model.parameters()
-    )
 
 
 def _check(

@@ -40,10 +40,10 @@ from genkl.baselines import (
     select_by_jo_src,
 )
 from genkl.baselines.groundwork import divide
-from genkl.baselines.methods import CANDIDATES, FACTOR, RATES
+from genkl.baselines.method import CANDIDATES, FACTOR, RATES
 from genkl.baselines.selection import select_by_confident_learning, upper_component
 from genkl.data.planting import plant_label_noise
-from genkl.learn.log import RunBar
+from genkl.learn.folder import RunBar
 from genkl.predict import predict_probs
 
 CLASSES, SIDE = 4, 12
@@ -401,7 +401,7 @@ def test_who_is_predicted_was_not_learned_from():
     work = Groundwork.prepare(dataset, config, engine="cpu")
     labels = dataset.noisy.labels.numpy()
     assert (work.held_out_probs().argmax(1) == labels).mean() < 0.65
-    (model,) = work._train(1, work.setting.as_given, "all")
+    (model,) = work._train(1, work.setup.as_given, "all")
     assert (predict_probs([model], dataset.noisy.inputs).argmax(1) == labels).mean() > 0.85
     assert not np.array_equal(work.held_out_probs(0), work.held_out_probs(1))
 

@@ -25,8 +25,8 @@ from genkl import (
 )
 from genkl.data.base import make_split
 from genkl.data.images import ImageTensor
-from genkl.learn import read_log, together
-from genkl.learn.together import can_fit_together, fit_together
+from genkl.learn import FitOptions, fit_together, read_log
+from genkl.learn.trainer import why_not_together
 from genkl.losses import PAPER_LOSSES, mean_absolute_error, soft_cross_entropy
 from genkl.networks import seeded_model
 from genkl.published import Published
@@ -95,7 +95,7 @@ def assert_same(ours, theirs, tolerance=1e-4):
 
 def compare(examples, phase, *, count=3, factory=linear_head, **options):
     options = {"weights": WEIGHTS, "engine": ENGINE} | options
-    data, seeds = (examples, phase, VALIDATION), [7 + one for one in range(count)]
+    data, seeds = (examples, phase, VALIDATION), [7 + member for member in range(count)]
     ours, theirs = build(count, factory), build(count, factory)
     together_ = fit_together(ours, *data, seeds=seeds, **options)
     assert_same((together_, ours), (in_turn(theirs, *data, seeds=seeds, **options), theirs))
@@ -118,7 +118,6 @@ def test_the_same_as_one_after_the_other(optimizer, schedule, mixup_alpha, kept)
         {"count": 1},
         {"count": 7},
         {"steps": 1},
-        {"steps": together.BLOCK},
         {"eval_every": 1000},
         {"batch_size": 1000},
         {"batch_size": 8, "clean_batch_size": 5},
@@ -276,11 +275,11 @@ def test_what_differs_by_member_is_left_to_fit(why, case):
     models = build(2) if models is None else models
     phase, threshold = case.pop("phase", PHASE), case.pop("clean_threshold", None)
     data = (all_roles(), phase, VALIDATION)
-    assert not can_fit_together(models, *data, clean_threshold=threshold, **case)
-    assert can_fit_together(build(2), all_roles(), PHASE, VALIDATION)
-    if threshold is None:
-        with pytest.raises(ValueError, match=why):
-            fit_together(models, *data, seeds=range(len(models)), **case)
+    how = FitOptions(clean_threshold=threshold, **case)
+    assert why in why_not_together(models, *data, how)
+    assert why_not_together(build(2), all_roles(), PHASE, VALIDATION, FitOptions()) is None
+    with pytest.raises(ValueError, match=why):
+        fit_together(models, *data, seeds=range(len(models)), clean_threshold=threshold, **case)
 
 
 def test_images_and_other_inputs_are_left_to_fit():
@@ -288,21 +287,22 @@ def test_images_and_other_inputs_are_left_to_fit():
     bytes_ = torch.zeros(len(examples), 3, 8, 8, dtype=torch.uint8)
     for inputs in (ImageTensor(bytes_), bytes_, examples.inputs.double()):
         other = replace(examples, inputs=inputs)
-        assert not can_fit_together(build(2), other, PHASE, VALIDATION)
+        assert why_not_together(build(2), other, PHASE, VALIDATION, FitOptions())
         unlike = replace(VALIDATION, inputs=inputs, labels=torch.zeros(len(examples)).long())
         unlike = replace(unlike, ids=torch.arange(len(examples)))
-        assert not can_fit_together(build(2), examples, PHASE, unlike)
-    assert not can_fit_together(build(2), replace(examples, targets=examples.targets.double()),
-                                PHASE, VALIDATION)  # fmt: skip
+        assert why_not_together(build(2), examples, PHASE, unlike, FitOptions())
+    double = replace(examples, targets=examples.targets.double())
+    assert why_not_together(build(2), double, PHASE, VALIDATION, FitOptions())
     digits, _ = load_dataset("digits")
     clean = Examples.clean(digits.clean, 8)
     cnn = build(2, small_cnn, digits.input_shape)
-    assert not can_fit_together(cnn, clean, PHASE, digits.validation)
+    assert why_not_together(cnn, clean, PHASE, digits.validation, FitOptions())
 
 
 def test_several_processes_are_left_to_fit(monkeypatch):
     monkeypatch.setattr(Engine, "world_size", property(lambda self: 2))
-    assert not can_fit_together(build(2), all_roles(), PHASE, VALIDATION, engine=ENGINE)
+    how = FitOptions(engine=ENGINE)
+    assert "2 processes" in why_not_together(build(2), all_roles(), PHASE, VALIDATION, how)
 
 
 @pytest.mark.parametrize("factory", [linear_head, perceptron])
@@ -324,16 +324,12 @@ def test_bad_arguments_are_named():
         fit_together(build(2), *data, seeds=range(3))
     with pytest.raises(ValueError, match="examples is empty"):
         fit_together(build(1), all_roles().take(np.arange(0)), PHASE, VALIDATION, seeds=[0])
-    with pytest.raises(ValueError, match="fit_together does not implement"):
-        fit_together(
-            build(1), *data, seeds=[0], published_behaviour=Published.SELECTION_ON_TEST
-        )  # fmt: skip
+    with pytest.raises(ValueError, match="fit does not implement"):
+        fit_together(build(1), *data, seeds=[0], published_behaviour=Published.SELECTION_ON_TEST)
     with pytest.raises(ValueError, match="mixup_alpha is -1"):
         fit_together(build(1), *data, seeds=[0], mixup_alpha=-1)
     with pytest.raises(ValueError, match=r"a batch has one row.*raise batch_size"):
-        fit_together(
-            build(1), all_roles(), replace(PHASE, batch_size=1), VALIDATION, seeds=[0]
-        )  # fmt: skip
+        fit_together(build(2), all_roles(), replace(PHASE, batch_size=1), VALIDATION, seeds=[0, 1])
 
 
 # -- in a run --------------------------------------------------------------------------------------
@@ -372,12 +368,15 @@ def whole(tmp_path_factory):
 
 
 def test_a_run_comes_to_the_same_numbers(whole, monkeypatch):
-    monkeypatch.setattr("genkl.learn.members.fit_together", None)
+    monkeypatch.setattr("genkl.learn.ensemble.HeadEnsemble", None)
     assert_same_run(whole[1], go(engine=APART), 2 / len(DATASET.test))
 
 
 def test_a_run_does_train_heads_together(monkeypatch):
-    monkeypatch.setattr("genkl.learn.members.fit", None)
+    alone = nn.BatchNorm1d.forward
+    monkeypatch.setattr(
+        nn.BatchNorm1d, "forward", lambda self, x: None if self.training else alone(self, x)
+    )
     go(engine=ENGINE)
     for method in ("given labels + fine-tuning", "clean set alone"):
         run_baseline(DATASET, CONFIG, method, engine=ENGINE, progress=False)
@@ -392,12 +391,12 @@ def test_a_baseline_comes_to_the_same_numbers():
 
 
 def test_the_log_and_the_bar_have_every_unit(tmp_path, monkeypatch):
-    from genkl.learn import iteration
+    from genkl.learn import folder
 
     bars = []
 
-    class Counted(iteration.RunBar):
-        def __init__(self, description, total, shown):
+    class Counted(folder.RunBar):
+        def __init__(self, description="", total=0, shown=False):
             super().__init__(description, total, shown)
             self.total, self.taken = total, 0
             bars.append(self)
@@ -405,7 +404,7 @@ def test_the_log_and_the_bar_have_every_unit(tmp_path, monkeypatch):
         def steps(self, count):
             self.taken += count
 
-    monkeypatch.setattr(iteration, "RunBar", Counted)
+    monkeypatch.setattr(folder, "RunBar", Counted)
     logs = []
     for name, engine in (("together", ENGINE), ("apart", APART)):
         go(engine=engine, run_dir=tmp_path / name)
@@ -427,8 +426,10 @@ def test_what_is_finished_is_read_and_the_rest_is_trained(whole, tmp_path):
     again = go(engine=ENGINE, run_dir=folder, resume=True)
     assert_same_run(again, whole[1], 1e-12)
     assert not list(folder.glob("checkpoints/*"))
-    logged = [[(r["unit"], r["step"]) for r in read_log(one / "log.jsonl")]
-              for one in (folder, whole[0])]  # fmt: skip
+    logged = [
+        [(row["unit"], row["step"]) for row in read_log(place / "log.jsonl")]
+        for place in (folder, whole[0])
+    ]
     assert sorted(logged[0]) == sorted(logged[1])
 
 
