@@ -90,14 +90,14 @@ class Batch:
 
 
 class Batches:
-    """The batches of M members, side by side, for ever.
+    """The batches of M members in a phase, side by side.
 
     With mixup a process needs its rows' partners, too. Tensors in memory are at hand everywhere;
     images on disk are decoded once, each by one process, which then show them to each other.
 
     Args:
         examples: what all members learn from.
-        phase: batch sizes.
+        phase: batch sizes and steps.
         seeds: one for each member: decides its order and its mixing.
         engine: where to, and which of the rows are this process's.
         mixup_alpha: see `mixup`.
@@ -128,9 +128,10 @@ class Batches:
             for values in (examples.targets, examples.roles, examples.kept_part, examples.given)
         )
         roles = examples.roles.numpy()
-        draws = _side_by_side(
-            [draw_batches(roles, phase, s, mixup_alpha=mixup_alpha, start=start) for s in seeds]
-        )
+        streams = [
+            draw_batches(roles, phase, seed, mixup_alpha=mixup_alpha, start=start) for seed in seeds
+        ]
+        draws = islice(_side_by_side(streams), phase.steps - start)
         self.held = self.decoded = None
         if isinstance(examples.inputs, Tensor):
             self.draws, self.held = draws, engine.to_device(examples.inputs)
@@ -156,7 +157,7 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         for step, draw in enumerate(self.draws, self.start + 1):
             index = self.engine.to_device(draw.rows)
-            targets = F.embedding(index, self.targets)  # much faster than an index in brackets
+            targets = F.embedding(index, self.targets)  # faster than an index in brackets
             roles = self.roles[index]
             mixing = None if draw.mixing is None else draw.mixing.to(self.engine.device)
             unmixed = None

@@ -20,7 +20,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,10 +111,10 @@ class RunFolder:
         identity = {"unit": ", ".join(units), "run": _digest(self.identity)}
         return Checkpoint(self.path / "checkpoints" / f"{name}.safetensors", self.every, identity)
 
-    def drop_checkpoints(self) -> None:
-        """No phase is in progress."""
+    def drop_checkpoint(self, *units: str) -> None:
+        """Their models are kept."""
         if self.engine.is_first:
-            shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+            self.checkpoint(*units).remove()
 
     def load_model(self, unit: str, model: nn.Module) -> list[FitResult] | None:
         """Bring a model to the state it finished a unit with; None if it hasn't finished."""
@@ -127,11 +126,10 @@ class RunFolder:
         return [FitResult(**fields) for fields in values["fits"]]
 
     def save_model(self, unit: str, model: nn.Module, fits: list[FitResult]) -> None:
-        """Keep a model that has finished a unit; its checkpoint is no longer needed."""
+        """Keep a model that has finished a unit."""
         if self.engine.is_first:
             values = {"fits": [dataclasses.asdict(fitted) for fitted in fits]}
             save_tensors(self._model_path(unit), model.state_dict(), values)
-            self.checkpoint(unit).remove()
         self.engine.wait()
 
     def drop_model(self, unit: str) -> None:
@@ -327,6 +325,11 @@ class Recorder:
         """Where the phase of these units, trained together, is kept while it goes on."""
         return None if self.folder is None else self.folder.checkpoint(*units)
 
+    def drop_checkpoint(self, units: Sequence[str]) -> None:
+        """The models of these units are kept; their phase need not be."""
+        if self.folder is not None:
+            self.folder.drop_checkpoint(*units)
+
     def watch(self, units: Sequence[str]) -> Watch:
         """Tells the bar of every step, and the bar and the log of every evaluation of a unit."""
 
@@ -381,10 +384,9 @@ class Recorder:
         return dataclasses.replace(done, seconds=kept["seconds"])
 
     def finish(self, record: Mapping[str, Any]) -> None:
-        """Keep the whole run; nothing is in progress any more."""
+        """Keep the whole run."""
         if self.folder is not None:
             self.folder.keep_values("record", record)
-            self.folder.drop_checkpoints()
 
     def close(self) -> None:
         """Leave the bar as it is, and write what the log still holds."""

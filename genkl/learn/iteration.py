@@ -165,6 +165,7 @@ class Setup:
                 watch=self.recorder.watch(names),
                 **options,
             )
+            self.recorder.drop_checkpoint(names)  # whoever asks for more has kept the results
 
 
 @dataclass(frozen=True)

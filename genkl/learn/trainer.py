@@ -231,24 +231,22 @@ class _Training:
         return self.best.results(self.history)
 
     def _learn(self) -> None:
-        batches = iter(
-            Batches(
-                self.examples,
-                self.phase,
-                self.seeds,
-                self.engine,
-                mixup_alpha=self.how.mixup_alpha,
-                transform=self.how.train_transform,
-                agrees=None if self.how.clean_threshold is None else self._agrees,
-                start=self.step,
-            )
+        batches = Batches(
+            self.examples,
+            self.phase,
+            self.seeds,
+            self.engine,
+            mixup_alpha=self.how.mixup_alpha,
+            transform=self.how.train_transform,
+            agrees=None if self.how.clean_threshold is None else self._agrees,
+            start=self.step,
         )
         self.layout = layout_of(self.model)
         self.wrapped, optimizer = self.engine.prepare(self.model, self.optimizer)
         checkpoint, last = self.how.checkpoint, self.phase.steps
         self._set_mode()
-        while self.step < last:
-            self._take_step(next(batches), optimizer)
+        for batch in batches:
+            self._take_step(batch, optimizer)
             self.step += 1
             self.schedule.after_step()
             self._tell("step", {"steps": len(self.models)})

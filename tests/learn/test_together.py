@@ -12,6 +12,7 @@ from torch import nn
 
 from genkl import (
     DIGITS,
+    Checkpoint,
     Engine,
     Examples,
     Phase,
@@ -218,6 +219,45 @@ def test_whoever_watches_is_told_of_every_step_and_every_members_evaluation():
     assert sum(facts["steps"] for event, facts in told if event == "step") == 100
     seen = [(f["member"], f["step"]) for event, f in told if event == "evaluation"]
     assert seen == [(m, step) for step in (15, 30, 45, 50) for m in (0, 1)]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("factory", [linear_head, perceptron])
+def test_an_interrupted_ensemble_goes_on_to_the_same_weights(factory, optimizer, tmp_path):
+    phase = replace(PHASE, optimizer=optimizer)
+    checkpoint, told = Checkpoint(tmp_path / "a.safetensors", every=8), []
+
+    def train(stop_at=None, **options):
+        def watch(event, facts):
+            told.append((event, facts["steps"] if event == "step" else facts["member"]))
+            if sum(count for event, count in told if event == "step") == stop_at:
+                raise KeyboardInterrupt
+
+        told.clear()
+        models = build(3, factory)
+        data = (models, all_roles(kept=True), phase, VALIDATION)
+        results = fit_together(*data, seeds=(4, 5, 6), mixup_alpha=0.5, watch=watch, **options)
+        return [repr(result.history) for result in results], [m.state_dict() for m in models]
+
+    whole = train()
+    with pytest.raises(KeyboardInterrupt):
+        train(stop_at=3 * 29, checkpoint=checkpoint)
+    rest = train(checkpoint=checkpoint)
+    # Told at once of the 24 steps that were kept, with their evaluation, and of each that follows.
+    assert told[:4] == [("step", 3 * 24), ("evaluation", 0), ("evaluation", 1), ("evaluation", 2)]
+    assert [count for event, count in told[4:] if event == "step"] == [3] * 26
+    assert rest[0] == whole[0]
+    for mine, theirs in zip(rest[1], whole[1], strict=True):
+        for name, value in theirs.items():
+            assert torch.equal(mine[name], value), name
+
+
+def test_a_checkpoint_of_other_models_is_refused(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "a.safetensors", every=8)
+    data = (all_roles(), PHASE, VALIDATION)
+    fit_together(build(2), *data, seeds=(0, 1), checkpoint=checkpoint)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        fit_together(build(3), *data, seeds=(0, 1, 2), checkpoint=checkpoint)
 
 
 # -- who can't -------------------------------------------------------------------------------------
@@ -448,3 +488,28 @@ def test_a_run_that_was_cut_off_between_phases_goes_on(whole, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         go(**options)
     assert_same_run(go(**options, resume=True), whole[1], 1e-12)
+
+
+def test_a_run_whose_heads_were_cut_off_in_a_phase_goes_on_in_it(whole, tmp_path, monkeypatch):
+    from genkl.learn.folder import RunBar
+
+    options = {"engine": ENGINE, "run_dir": tmp_path / "run", "checkpoint_every": 7}
+    taken = []
+
+    def interrupting(bar, count):
+        taken.append(count)
+        if sum(taken) == 3 * (60 + 41):  # in the first round's training
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunBar, "steps", interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            go(**options)
+    names = {file.name for file in (tmp_path / "run/checkpoints").iterdir()}
+    name = "round-1-model-0-train-and-2-more.safetensors"
+    assert {name, f"previous-{name}"} == names
+    monkeypatch.setattr(RunBar, "steps", lambda bar, count: taken.append(count))
+    taken.clear()
+    assert_same_run(go(**options, resume=True), whole[1], 1e-12)
+    assert taken[:4] == [60, 60, 60, 3 * 35]
+    assert not list((tmp_path / "run/checkpoints").iterdir())
