@@ -345,12 +345,16 @@ class Mixing:
                 many.
         """
         keep = self.keep.to(logits.dtype)
-        lent = targets[self.partner]
+        lent = targets if kept_part is None else targets - kept_part
+        lent = lent.index_select(0, self.partner)
         if kept_part is not None:
-            lent = (targets - kept_part)[self.partner] + kept_part
+            lent = lent + kept_part
         if own is not None:
             keep, targets, lent = keep[own], targets[own], lent[own]
-        return keep * loss(logits, targets) + (1 - keep) * loss(logits, lent)
+        # One call for both, since a small model's step is mostly calls.
+        both = loss(torch.cat([logits, logits]), torch.cat([targets, lent]))
+        of_own, of_lent = both.chunk(2)
+        return keep * of_own + (1 - keep) * of_lent
 
 
 def mixup(roles: np.ndarray, mixup_alpha: float, rng: np.random.Generator) -> Mixing | None:

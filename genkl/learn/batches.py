@@ -158,7 +158,7 @@ class Batches:
         for step, draw in enumerate(self.draws, self.start + 1):
             index = self.engine.to_device(draw.rows)
             targets = F.embedding(index, self.targets)  # faster than an index in brackets
-            roles = self.roles[index]
+            roles = self.roles.index_select(0, index)
             mixing = None if draw.mixing is None else draw.mixing.to(self.engine.device)
             unmixed = None
             if self.agrees is not None:
@@ -191,7 +191,7 @@ class Batches:
 
         Where many small models learn together, the blending is a third of the step otherwise.
         """
-        pairs = torch.stack([index, index[mixing.partner]], dim=1)
+        pairs = torch.stack([index, index.index_select(0, mixing.partner)], dim=1)
         shares = torch.stack([mixing.keep, 1 - mixing.keep], dim=1).to(self.held.dtype)
         mixed = F.embedding_bag(pairs, self.held.flatten(1), mode="sum", per_sample_weights=shares)
         return mixed.view(len(index), *self.held.shape[1:])

@@ -242,6 +242,7 @@ class _Training:
             start=self.step,
         )
         self.layout = layout_of(self.model)
+        self.every_role = torch.arange(len(Role), device=self.engine.device)
         self.wrapped, optimizer = self.engine.prepare(self.model, self.optimizer)
         checkpoint, last = self.how.checkpoint, self.phase.steps
         self._set_mode()
@@ -261,7 +262,7 @@ class _Training:
         inputs = batch.inputs
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=self.layout)
-        counts = F.one_hot(batch.roles, len(Role)).view(members, -1, len(Role)).sum(dim=1)
+        counts = (batch.roles.view(members, -1, 1) == self.every_role).sum(dim=1)
         loss, means = three_term_loss(
             self.wrapped(inputs).float(),
             batch.targets,
