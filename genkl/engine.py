@@ -43,8 +43,8 @@ class Engine:
         channels_last: store images channels-last; None does so for large ones only.
         num_workers: processes that decode images, beside each device; None suits the machine.
         batch_heads: train the small models of an ensemble together, see
-            `genkl.learn.together.fit_together`; False trains one after the other, with checkpoints.
-            The numbers are the same up to rounding.
+            `genkl.learn.fit_together`; False trains one after the other. The numbers are the same
+            up to rounding.
 
     Raises:
         ValueError: an unknown accelerator or precision, or no device.
@@ -138,9 +138,26 @@ class Engine:
         The parameters stay those of the model given. Batch normalisation takes its statistics over
         all processes on GPUs; on CPUs, which can't, over the rows of each.
         """
+        if self.is_plain:
+            return model, optimizer
         if self.world_size > 1 and self.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return self.fabric.setup(torch.compile(model) if self.compile else model, optimizer)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a step is PyTorch's own: one process, full precision, nothing compiled.
+
+        Then Fabric is left out: it would change no number, and load the compiler (seconds).
+        """
+        return self.world_size == 1 and self.precision == "32-true" and not self.compile
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of a loss that came from what `prepare` gave."""
+        if self.is_plain:
+            loss.backward()
+        else:
+            self.fabric.backward(loss)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision asked for, for a forward pass outside `prepare`."""
