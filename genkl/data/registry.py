@@ -9,7 +9,6 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from genkl.checks import check_choice
 from genkl.data.sources import Download, Source
 
 if TYPE_CHECKING:
@@ -256,5 +255,7 @@ def load_dataset(name: str, seed: int = 0, **options: Any) -> tuple[NoisyDataset
         >>> dataset.num_classes, dataset.input_shape, len(dataset.noisy) == len(truth.kinds)
         (8, (1, 8, 8), True)
     """
+    from genkl.checks import check_choice  # with it comes NumPy, which a list can do without
+
     check_choice("data set", name, DATASETS)
     return DATASETS[name].load(seed, **options)
