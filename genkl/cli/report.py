@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from genkl.cli.options import Names, add_options
+from genkl.data.sources import DataNotFoundError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -310,10 +311,8 @@ def _of_table(path: Path, options: argparse.Namespace, criteria: dict[str, Any])
     from genkl.report import assess
 
     source, labels = checked_source(path, "FOLDER_OR_TABLE"), options.labels
-    if options.images is not None and options.id is None:
-        raise ValueError(
-            "--images is given and no --id; name the column that holds paths relative to it"
-        )
+    _check_images(options)
+    features = _features(options.features) if options.features else None
     labels = checked_source(labels, "--labels") if labels else None
     text = {options.id: "--id"} if options.id else {}
     if options.label_column and (labels is None or source.samefile(labels)):
@@ -323,12 +322,16 @@ def _of_table(path: Path, options: argparse.Namespace, criteria: dict[str, Any])
     predictions = open_predictions(
         source, "FOLDER_OR_TABLE", classes=options.classes, text=text, **asked
     )
+    if features is not None and len(features) != predictions.rows:
+        raise ValueError(
+            f"--features {options.features} has {len(features)} rows and {predictions} has "
+            f"{predictions.rows}; pass one row of features for each"
+        )
     given = labels and read_labels(
         labels, "--labels", options.label_column, predictions, options.id
     )
     names = [str(name) for name in predictions.table.column(options.id)] if options.id else None
     images = _images(options.images, names) if options.images else None
-    features = _features(options.features, predictions) if options.features else None
     known = _conforming(options.conforming, predictions, asked) if options.conforming else None
 
     def plan() -> dict[str, Any]:
@@ -372,12 +375,20 @@ def _conforming(
     return read
 
 
+def _check_images(options: argparse.Namespace) -> None:
+    if options.images and not Path(options.images).expanduser().is_dir():
+        raise DataNotFoundError(
+            f"--images is {options.images}, which is no folder; correct the path"
+        )
+    if options.images and options.id is None:
+        raise ValueError(
+            "--images is given and no --id; name the column that holds paths relative to it"
+        )
+
+
 def _images(folder: str, names: list[str]) -> ImageFiles:
     from genkl.data.images import ImageFiles
-    from genkl.data.sources import DataNotFoundError
 
-    if not Path(folder).expanduser().is_dir():
-        raise DataNotFoundError(f"--images is {folder}, which is no folder; correct the path")
     images = ImageFiles(Path(folder).expanduser(), names)
     if not any(images.path(row).is_file() for row in range(min(len(names), 100))):
         raise DataNotFoundError(
@@ -387,7 +398,7 @@ def _images(folder: str, names: list[str]) -> ImageFiles:
     return images
 
 
-def _features(path: str, predictions: Predictions) -> np.ndarray:
+def _features(path: str) -> np.ndarray:
     import numpy as np
 
     from genkl.data.tables import checked_source, read_array
@@ -395,11 +406,8 @@ def _features(path: str, predictions: Predictions) -> np.ndarray:
     if not path.endswith(".npy"):
         raise ValueError(f"--features is {path}; its name must end in .npy")
     features = read_array(checked_source(path, "--features"), "--features")
-    if features.ndim != 2 or len(features) != predictions.rows:
-        raise ValueError(
-            f"--features {path} has shape {features.shape} and {predictions} has "
-            f"{predictions.rows} rows; pass one row of features for each"
-        )
+    if features.ndim != 2:
+        raise ValueError(f"--features {path} has shape {features.shape}; it must be (N, d)")
     if features.dtype.kind not in "fiu" or not np.isfinite(features).all():
         raise ValueError(f"--features {path} holds something else than finite numbers")
     return features
