@@ -65,7 +65,7 @@ BASE = "entropy"
 """Every detector is compared with this one, pair by pair."""
 MODULES = (
     *CODE,
-    "genkl.rule.blockwise",
+    "genkl.rule.evaluation",
     "genkl.rule.choose",
     "genkl.compare",
     "genkl.rule.conformal",

@@ -34,7 +34,7 @@ or validation is large, the first one does."""
 MODULES = (
     "genkl.features",
     "genkl.baselines",
-    "genkl.rule.blockwise",
+    "genkl.rule.evaluation",
     "genkl.rule.conformal",
     "genkl.data",
     "genkl.rule.divergence",

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from genkl.checks import check_beta, check_labels, check_probabilities
-from genkl.rule.blockwise import check_rows
 from genkl.rule.conformal import threshold_for_budget
 from genkl.rule.divergence import dominance_threshold, entropy, uniform_like_vectors
+from genkl.rule.evaluation import check_rows
 from genkl.rule.identify import flag_above, nc_score
 from genkl.rule.kinds import looks_ambiguous, nc_evidence, neighbor_distance
 

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from genkl.checks import Array, check_positive, to_numpy
-from genkl.rule.blockwise import check_rows
 from genkl.rule.conformal import threshold_for_budget
 from genkl.rule.divergence import dominance_threshold
+from genkl.rule.evaluation import check_rows
 from genkl.rule.identify import flag_above, identify_nc, nc_score
 
 

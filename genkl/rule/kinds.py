@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from genkl.checks import Array, check_beta, check_probabilities, to_numpy
-from genkl.rule.blockwise import check_rows
 from genkl.rule.divergence import dominance_threshold
+from genkl.rule.evaluation import check_rows
 
 
 def nc_evidence(

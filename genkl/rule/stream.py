@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from genkl.checks import Array, check_positive, check_shape
-from genkl.rule.blockwise import SampledRule, evaluate, progress_bar, strip_rows
+from genkl.rule.evaluation import SampledRule, evaluate, progress_bar, strip_rows
 
 STRIPS_PER_CHUNK = 16
 TABLE_BATCH = 1 << 16

@@ -12,7 +12,7 @@ import pytest
 
 import genkl.rule.stream
 from genkl import identify_file, identify_nc, nc_score, score_file, uniform_like_vectors
-from genkl.rule.blockwise import strip_rows
+from genkl.rule.evaluation import strip_rows
 
 ROOT = Path(__file__).parents[2]
 K = 5
@@ -27,8 +27,8 @@ def probs():
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Several chunks in a small file."""
-    monkeypatch.setattr("genkl.rule.blockwise.BLOCK_ENTRIES", 320)
-    monkeypatch.setattr("genkl.rule.blockwise.BLOCKS_PER_STRIP", 2)
+    monkeypatch.setattr("genkl.rule.evaluation.BLOCK_ENTRIES", 320)
+    monkeypatch.setattr("genkl.rule.evaluation.BLOCKS_PER_STRIP", 2)
     monkeypatch.setattr("genkl.rule.stream.STRIPS_PER_CHUNK", 3)
     assert 8 * 3 * strip_rows(K) < 5000
 
