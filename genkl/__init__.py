@@ -83,15 +83,14 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "three_term_loss",
     ),
     "genkl.engine": ("Engine",),
-    "genkl.evaluate": ("accuracy", "identification_report", "mean_and_std"),
-    "genkl.compare": (
+    "genkl.evaluate": (
+        "accuracy",
         "auroc",
         "average_precision",
-        "bootstrap_interval",
-        "delong_test",
+        "identification_report",
         "mean_and_interval",
+        "mean_and_std",
         "over_base",
-        "paired_comparison",
         "paired_over_seeds",
         "precision_recall_f1",
         "recall_at_share",
@@ -136,10 +135,19 @@ _MODULES: dict[str, tuple[str, ...]] = {
 }
 _EXPORTS: dict[str, str] = {name: module for module, names in _MODULES.items() for name in names}
 
+_MOVED: dict[str, str] = dict.fromkeys(
+    ("bootstrap_interval", "delong_test", "paired_comparison"), "benchmarks.statistics"
+)
+"""Names that are no longer here, and the module of the repository that has them."""
+
 __all__ = list(_EXPORTS)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MOVED:
+        raise ImportError(
+            f"genkl.{name} has moved; in a checkout: from {_MOVED[name]} import {name}"
+        )
     if name not in _EXPORTS:
         raise AttributeError(f"module 'genkl' has no attribute {name!r}")
     value = getattr(importlib.import_module(_EXPORTS[name]), name)
