@@ -68,6 +68,7 @@ MODULES = (
     "genkl.rule.divergence",
     "genkl.rule.identify",
     "genkl.rule.kinds",
+    "genkl.rule.neighbors",
     "benchmarks.detection",
     "benchmarks.evidence",
 )

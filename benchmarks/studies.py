@@ -39,6 +39,7 @@ MODULES = (
     "genkl.data",
     "genkl.rule.divergence",
     "genkl.rule.identify",
+    "genkl.rule.neighbors",
     "genkl.losses",
     "genkl.networks",
     "genkl.learn",

@@ -42,7 +42,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "nc_score",
     ),
     "genkl.rule.conformal": ("threshold_for_budget",),
-    "genkl.rule.kinds": ("looks_ambiguous", "nc_evidence", "neighbor_distance"),
+    "genkl.rule.kinds": ("looks_ambiguous", "nc_evidence"),
+    "genkl.rule.neighbors": ("neighbor_distance",),
     "genkl.rule.choose": ("alpha_path", "choose_alpha_beta", "diagnose", "jaccard"),
     "genkl.detectors": (
         "DETECTORS",
