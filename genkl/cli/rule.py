@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from genkl.checks import check_beta, check_positive
-from genkl.rule.blockwise import SampledRule
 from genkl.rule.divergence import uniform_like_vectors
+from genkl.rule.evaluation import SampledRule
 
 DEFAULT_BETA = 0.5
 """In units of 1/k. The paper's three lie between 0.42 and 0.81; in between the choice matters
