@@ -29,18 +29,12 @@ from tqdm import tqdm
 
 import genkl
 from benchmarks.evidence import CASES, CODE, NUM_MODELS, Case, Gathered, Seen, gather
-from genkl.compare import (
-    auroc,
-    average_precision,
-    bootstrap_interval,
-    paired_comparison,
-    precision_recall_f1,
-    recall_at_share,
-)
+from benchmarks.statistics import bootstrap_interval, paired_comparison
 from genkl.data import Kind
 from genkl.data.base import NON_CONFORMING
 from genkl.detectors import DETECTORS, Detector, Evidence, combination, genkl_detector
 from genkl.detectors.predictions import BETA_SHARE
+from genkl.evaluate import auroc, average_precision, precision_recall_f1, recall_at_share
 from genkl.records import save_record
 from genkl.rule.conformal import threshold_for_budget
 from genkl.rule.divergence import dominance_threshold, uniform_like_vectors
@@ -65,14 +59,16 @@ BASE = "entropy"
 """Every detector is compared with this one, pair by pair."""
 MODULES = (
     *CODE,
-    "genkl.rule.blockwise",
+    "genkl.rule.evaluation",
     "genkl.rule.choose",
-    "genkl.compare",
+    "genkl.evaluate",
+    "benchmarks.statistics",
     "genkl.rule.conformal",
     "genkl.detectors",
     "genkl.rule.divergence",
     "genkl.rule.identify",
     "genkl.rule.kinds",
+    "genkl.rule.neighbors",
     "benchmarks.detection",
     "benchmarks.evidence",
 )

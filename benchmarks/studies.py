@@ -34,11 +34,12 @@ or validation is large, the first one does."""
 MODULES = (
     "genkl.features",
     "genkl.baselines",
-    "genkl.rule.blockwise",
+    "genkl.rule.evaluation",
     "genkl.rule.conformal",
     "genkl.data",
     "genkl.rule.divergence",
     "genkl.rule.identify",
+    "genkl.rule.neighbors",
     "genkl.losses",
     "genkl.networks",
     "genkl.learn",

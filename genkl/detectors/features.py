@@ -8,7 +8,7 @@ from scipy.special import logsumexp
 
 from genkl.detectors.evidence import Detector, Evidence
 from genkl.detectors.predictions import mean_logits
-from genkl.rule.kinds import neighbor_distance
+from genkl.rule.neighbors import neighbor_distance
 
 FITTED = ("features", "reference", "reference.features")
 

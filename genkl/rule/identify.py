@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 
 from genkl.checks import Array, as_arrays, check_positive, check_probabilities
-from genkl.rule.blockwise import SampledRule, check_rows, evaluate
 from genkl.rule.conformal import threshold_for_budget
 from genkl.rule.divergence import entropy
+from genkl.rule.evaluation import SampledRule, check_rows, evaluate
 
 
 def nc_score(
