@@ -201,11 +201,11 @@ def check_positive(name: str, value: float, remedy: str = "") -> None:
         raise ValueError(f"{name} is {value}; it must be a finite number greater than 0" + remedy)
 
 
-def check_beta(beta: float, num_classes: int) -> None:
+def check_beta(beta: float, num_classes: int, name: str = "beta") -> None:
     """Refuse a beta outside [0, 1/k), for which there is no truncation threshold tau > 0."""
     if not 0 <= beta < 1 / num_classes:
         raise ValueError(
-            f"beta is {beta}; identification needs 0 <= beta < 1/k = {1 / num_classes:.6g} for "
+            f"{name} is {beta}; identification needs 0 <= beta < 1/k = {1 / num_classes:.6g} for "
             f"k = {num_classes} classes, so that tau = 1/k - beta is positive"
         )
 

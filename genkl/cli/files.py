@@ -5,9 +5,12 @@ Predictions are read by `genkl.data.tables`, whose errors say `REMEDIES`.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import functools
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +23,62 @@ from genkl.data.tables import (
     checked_source,
     listing,
     no_names,
+    open_predictions,
     open_table,
     read_array,
 )
 
 REMEDIES = Remedies(
     columns="--classes",
-    text="if it names the rows pass --id, if it holds given labels --label-column, and otherwise "
-    "--classes with those that are classes",
+    column="if a column is no class, pass --id where it names the rows, --label-column where it "
+    "holds given labels, or --classes with those that are",
     numbers="if these are logits, pass --from-logits",
     logits="leave --from-logits out",
 )
+
+
+def open_inputs(
+    options: argparse.Namespace, source: str | os.PathLike[str], argument: str
+) -> tuple[Predictions, Predictions | None, Path | None]:
+    """What ``--id``, ``--classes``, ``--from-logits``, ``--labels`` and ``--conforming`` name.
+
+    Args:
+        options: of a command that has these, and ``--label-column``.
+        source: of the predictions.
+        argument: what the user calls them, for messages.
+
+    Returns:
+        Predictions, those known to conform, and the file with given labels, as far as there are.
+
+    Raises:
+        ValueError, OSError: a file or a column that can't be used.
+    """
+    source = checked_source(source, argument)
+    labels = checked_source(options.labels, "--labels") if options.labels else None
+    text = {options.id: "--id"} if options.id else {}
+    if options.label_column and (labels is None or labels.samefile(source)):
+        labels, text[options.label_column] = source, "--label-column"
+    opened = functools.partial(open_predictions, from_logits=options.from_logits)
+    predictions = opened(source, argument, classes=options.classes, text=text, remedies=REMEDIES)
+    found, conforming = [predictions], None
+    if options.conforming:
+        is_array = options.conforming.endswith(".npy")
+        conforming = opened(
+            options.conforming,
+            "--conforming",
+            classes=None if is_array else predictions.columns or predictions.classes,
+            remedies=replace(REMEDIES, columns=argument),
+        )
+        found.append(conforming)
+        if conforming.num_classes != predictions.num_classes:
+            raise ValueError(
+                f"{conforming} has {conforming.num_classes} classes and {predictions} has "
+                f"{predictions.num_classes}; both must come from the same models"
+            )
+    for file in found:
+        if file.rows == 0:
+            raise ValueError(f"{file} has no rows; pass at least one prediction")
+    return predictions, conforming, labels
 
 
 def checked_destination(
@@ -40,7 +88,7 @@ def checked_destination(
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{argument} {path} is a folder; name a file in it")
-    if path.exists() and any(path.samefile(source) for source in sources):
+    if path.exists() and any(source.exists() and path.samefile(source) for source in sources):
         raise FileExistsError(f"{argument} {path} is a file to read from; choose another name")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{argument} {path} exists; pass --overwrite, or choose another name")

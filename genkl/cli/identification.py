@@ -3,66 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import sys
-import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from genkl import __version__, presets
-from genkl.checks import check_beta, check_positive, check_probabilities
-from genkl.cli.files import REMEDIES, checked_destination, read_labels, writing
-from genkl.data.tables import Predictions, checked_source, open_predictions
-from genkl.rule.blockwise import SampledRule, evaluate
+from genkl import __version__
+from genkl.checks import check_probabilities
+from genkl.cli.files import checked_destination, open_inputs, read_labels, writing
+from genkl.cli.rule import Settings, asked_for, refused
+from genkl.data.tables import Predictions
+from genkl.rule.blockwise import evaluate
 from genkl.rule.choose import choose_alpha_beta, diagnose
 from genkl.rule.conformal import threshold_for_budget
-from genkl.rule.divergence import dominance_threshold, entropy, uniform_like_vectors
+from genkl.rule.divergence import dominance_threshold, entropy
 from genkl.rule.identify import flag_above
 from genkl.rule.stream import evaluate_batches, votes_from, write_array
 from genkl.storage import plain, replacing
 
-DEFAULT_BETA = 0.5
-"""In units of 1/k. The paper's three lie between 0.42 and 0.81; in between the choice matters
-little, and towards 1 the rule gets worse (see the book's chapter on identification)."""
-
 CLASSES_SHOWN = 20
 COLUMNS = ("is_nc", "score", "entropy", "predicted", "predicted_prob", "dominant_entries")
 LABEL_COLUMNS = ("given_label", "given_prob")
-
-LEAST = {"show": 0, "threads": 1, "num_vectors": 1, "sigma": 0, "seed": 0}
-"""Options with a lower bound."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The rule. What is to be chosen is "auto" until it has been; an unused alpha is None."""
-
-    preset: str | None
-    alpha: float | str | None
-    beta: float | str
-    sigma: float
-    num_vectors: int
-    seed: int
-    permutation_invariant: bool
-    max_flag_rate: float | None
-    confidence: float | None
-
-    def vectors(self, num_classes: int) -> np.ndarray:
-        """The uniform-like vectors P, shape (n, k)."""
-        return uniform_like_vectors(num_classes, self.num_vectors, self.sigma, self.seed)
-
-    def rule(self, num_classes: int) -> SampledRule:
-        """The rule at the beta that has been chosen."""
-        vectors = self.vectors(num_classes)
-        return SampledRule.of(vectors, self.beta, num_classes, self.permutation_invariant)
+SHOWN = ("id", "from_logits", "label_column", "out", "overwrite", "threads")
+"""Options that the configuration shows as they are."""
 
 
 @dataclass(frozen=True)
@@ -74,17 +42,16 @@ class Request:
     conforming: Predictions | None
     labels: Path | None
     settings: Settings
-    out: Path | None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the table."""
+        return (self.options.id or "row", *COLUMNS, *(LABEL_COLUMNS if self.labels else ()))
 
     @property
     def streams(self) -> bool:
         """Whether a value per row is written in bounded memory, instead of a table."""
-        return self.out is not None and self.out.suffix == ".npy"
-
-    @property
-    def is_mapped(self) -> bool:
-        """Whether the predictions are an array that can be looked at without being read."""
-        return self.predictions.table is None and not self.predictions.from_logits
+        return str(self.options.out).endswith(".npy")
 
 
 def identify(options: argparse.Namespace) -> None:
@@ -106,14 +73,13 @@ def identify(options: argparse.Namespace) -> None:
         settings, summary = _stream(request)
     else:
         settings, summary, table = _tabulate(request)
-        _write(request, table)
+        _write(options.out, table)
     if options.json:
         _print_json({"configuration": _configuration(request, settings), "summary": summary})
         return
-    to_stdout = options.out == "-"
     text = _summary_text(request, settings, summary)
-    print(text, file=sys.stderr if to_stdout else sys.stdout)
-    if table is not None and options.out is None:
+    print(text, file=sys.stderr if options.out == "-" else sys.stdout)
+    if options.out is None:
         _print_first(table, options.show)
 
 
@@ -121,175 +87,19 @@ def identify(options: argparse.Namespace) -> None:
 
 
 def _understood(options: argparse.Namespace) -> Request:
-    _check_combinations(options)
-    _check_numbers(options)
-    source = checked_source(options.pred_probs, "PRED_PROBS")
-    labels = options.labels and checked_source(options.labels, "--labels")
-    read = [source, *([labels] if labels else [])]
-    if options.conforming is not None:
-        read.append(checked_source(options.conforming, "--conforming"))
-    out = None
+    for reason in refused(options):
+        raise ValueError(reason)
     if options.out not in (None, "-"):
-        out = checked_destination("--out", options.out, read, options.overwrite)
-    if labels is None and options.label_column is not None:
-        labels = source
-    text = {} if options.id is None else {options.id: "--id"}
-    if labels is not None and options.label_column and source.samefile(labels):
-        text[options.label_column] = "--label-column"
-    opened = partial(open_predictions, from_logits=options.from_logits)
-    predictions = opened(
-        source, "PRED_PROBS", classes=options.classes, text=text, remedies=REMEDIES
-    )
-    if options.id in _column_names(labels):
+        read = filter(None, (options.pred_probs, options.labels, options.conforming))
+        checked_destination("--out", options.out, [*map(Path, read)], options.overwrite)
+    predictions, conforming, labels = open_inputs(options, options.pred_probs, "PRED_PROBS")
+    settings = asked_for(options, predictions.num_classes, str(predictions))
+    request = Request(options, predictions, conforming, labels, settings)
+    if options.id in request.columns[1:]:
         raise ValueError(
             f"--id is {options.id!r}, which is a column of the table to write; rename it"
         )
-    settings, conforming = _settings(options, predictions), None
-    if options.conforming is not None:
-        is_array = options.conforming.endswith(".npy")
-        names = None if is_array else predictions.columns or predictions.classes
-        named_by = replace(REMEDIES, columns="PRED_PROBS")
-        conforming = opened(options.conforming, "--conforming", classes=names, remedies=named_by)
-        if conforming.num_classes != predictions.num_classes:
-            raise ValueError(
-                f"{conforming} has {conforming.num_classes} classes and {predictions} has "
-                f"{predictions.num_classes}; both must come from the same models"
-            )
-    for file in filter(None, (predictions, conforming)):
-        if file.rows == 0:
-            raise ValueError(f"{file} has no rows; pass at least one prediction")
-    return Request(options, predictions, conforming, labels, settings, out)
-
-
-def _check_combinations(options: argparse.Namespace) -> None:
-    """Refuse options that contradict each other, or that would be ignored."""
-    out, is_scores = options.out, options.values == "scores"
-    suffix = None if out in (None, "-") else Path(out).suffix
-    for wrong, message in (
-        (
-            suffix not in (None, ".npy", ".csv", ".parquet"),
-            f"--out is {out}; its name must end in .csv, .parquet or .npy, or be -",
-        ),
-        (
-            out == "-" and options.json,
-            "--out is - and --json is given, which both go to stdout; name a file",
-        ),
-        (
-            options.overwrite and suffix is None,
-            "--overwrite is given without a file to write; add --out FILE",
-        ),
-        (
-            suffix == ".npy" and (options.labels or options.label_column),
-            f"labels are given and --out is {out}, which holds one value per row; name a .csv or "
-            ".parquet",
-        ),
-        (
-            is_scores and suffix != ".npy",
-            "--values is scores without an .npy file to write; add --out FILE.npy, or leave it "
-            "out: a table has the scores",
-        ),
-        (
-            is_scores and (options.alpha is not None or options.auto_beta or options.conforming),
-            "--values is scores, which need no alpha; leave --alpha, --auto-beta and --conforming "
-            "out",
-        ),
-        (
-            options.auto_beta and options.beta is not None,
-            f"--auto-beta is given and --beta is {options.beta}; leave one out",
-        ),
-        (
-            options.auto_beta and isinstance(options.alpha, float),
-            f"--auto-beta is given and --alpha is {options.alpha}; it chooses both: leave one out",
-        ),
-    ):
-        if wrong:
-            raise ValueError(message)
-
-
-def _check_numbers(options: argparse.Namespace) -> None:
-    for name, least in LEAST.items():
-        value = getattr(options, name)
-        if value is not None and not least <= value < math.inf:
-            raise ValueError(f"{_option(name)} is {value}; it must be finite and at least {least}")
-    if (options.seed or 0) >= 1 << 32:
-        raise ValueError(f"--seed is {options.seed}; it must be at most {(1 << 32) - 1}")
-    for name in ("max_flag_rate", "confidence"):
-        value = getattr(options, name)
-        if value is not None and not 0 < value < 1:
-            raise ValueError(f"{_option(name)} is {value}; it must lie between 0 and 1")
-    if isinstance(options.alpha, float):
-        remedy = "; raise it to flag fewer instances, lower it to flag more"
-        check_positive("--alpha", options.alpha, remedy)
-
-
-def _settings(options: argparse.Namespace, predictions: Predictions) -> Settings:
-    preset, num_classes = None, predictions.num_classes
-    if options.preset is not None:
-        preset = getattr(presets, options.preset.upper().replace("-", "_"))
-        if preset.num_classes != num_classes:
-            raise ValueError(
-                f"--preset is {options.preset}, for {preset.num_classes} classes, and "
-                f"{predictions} has {num_classes}; pass another preset, or --alpha and --beta"
-            )
-
-    def chosen(name: str, otherwise: Any) -> Any:
-        given = [getattr(source, name, None) for source in (options, preset)]
-        return next((value for value in (*given, otherwise) if value is not None), None)
-
-    alpha = chosen("alpha", "auto" if options.conforming else None)
-    beta = chosen("beta", DEFAULT_BETA / num_classes)
-    if options.auto_beta:
-        alpha = beta = "auto"
-    elif not 0 <= beta < 1 / num_classes:
-        try:
-            check_beta(beta, num_classes)
-        except ValueError as error:
-            raise ValueError(f"--{error}") from error
-    if options.values == "scores":
-        alpha = None
-    else:
-        _check_alpha(options, alpha)
-    return Settings(
-        preset=options.preset,
-        alpha=alpha,
-        beta=beta,
-        sigma=chosen("sigma", 0.05),
-        num_vectors=chosen("num_vectors", 20),
-        seed=chosen("seed", 0 if preset is None else preset.seeds[0]),
-        permutation_invariant=options.permutation_invariant,
-        max_flag_rate=chosen("max_flag_rate", 0.05 if alpha == "auto" else None),
-        confidence=options.confidence,
-    )
-
-
-def _check_alpha(options: argparse.Namespace, alpha: float | str | None) -> None:
-    """Refuse an alpha that is not there, or options for another."""
-    if alpha is None:
-        raise ValueError(
-            "--alpha is missing; pass a number (the paper's lie between 0.9 and 1.1), --preset, or "
-            "--conforming FILE to have it chosen"
-        )
-    if alpha == "auto" and options.conforming is None:
-        asked = "--auto-beta is given" if options.auto_beta else "--alpha is auto"
-        raise ValueError(
-            f"{asked} and --conforming is missing; pass a file of predictions for held-out "
-            "instances that are known to conform, or a number for --alpha"
-        )
-    for name in ("conforming", "max_flag_rate", "confidence"):
-        value = getattr(options, name)
-        if alpha != "auto" and value is not None:
-            raise ValueError(
-                f"{_option(name)} is {value}, which has no use where alpha is {alpha}; add --alpha "
-                "auto, or leave it out"
-            )
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _column_names(labels: Path | None) -> tuple[str, ...]:
-    return COLUMNS + (LABEL_COLUMNS if labels else ())
+    return request
 
 
 # --- The plan --------------------------------------------------------------------------------
@@ -297,54 +107,42 @@ def _column_names(labels: Path | None) -> tuple[str, ...]:
 
 def _configuration(request: Request, settings: Settings) -> dict[str, Any]:
     source, conforming, options = request.predictions, request.conforming, request.options
-    tau = None
-    if settings.beta != "auto":
-        tau = dominance_threshold(source.num_classes, settings.beta)
+    is_chosen = settings.beta != "auto"
     return {
         "genkl": __version__,
         "pred_probs": str(source.path),
         "rows": source.rows,
         "num_classes": source.num_classes,
         "dtype": str(source.dtype),
-        "classes": None if source.classes is None else list(source.classes),
-        "id": options.id,
-        "from_logits": options.from_logits,
-        "labels": None if request.labels is None else str(request.labels),
-        "label_column": options.label_column,
+        "classes": source.classes and list(source.classes),
+        **{name: getattr(options, name) for name in SHOWN},
+        "labels": request.labels and str(request.labels),
         **asdict(settings),
         "alpha": None if settings.alpha == math.inf else settings.alpha,
-        "tau": tau,
-        "conforming": None if conforming is None else str(conforming.path),
-        "conforming_rows": None if conforming is None else conforming.rows,
-        "out": options.out,
-        "overwrite": options.overwrite,
-        "threads": options.threads,
+        "tau": dominance_threshold(source.num_classes, settings.beta) if is_chosen else None,
+        "conforming": conforming and str(conforming.path),
+        "conforming_rows": conforming and conforming.rows,
     }
 
 
 def _plan(request: Request) -> dict[str, Any]:
-    source, mebi, copy = request.predictions, 1 << 20, 0
-    entries = source.rows * source.num_classes
-    unit = 0 if source.table is None else source.table.unit_bytes
+    source, mebi = request.predictions, 1 << 20
+    entries, at_once = source.rows * source.num_classes, 0
+    if source.table is not None:
+        at_once = source.table.unit_bytes
     memory = 200 * mebi  # Python, its libraries, and the rows that are looked at at a time
     if request.streams:
         steps = f"read rows strip by strip; write {request.options.values}"
-        memory += unit * (2 if source.path.suffix == ".csv" else 6)
-        if request.settings.beta == "auto" and not request.is_mapped:
-            copy = source.nbytes
+        memory += at_once * (2 if source.path.suffix == ".csv" else 6)
     else:
-        columns = [request.options.id or "row", *_column_names(request.labels)]
-        steps = "read all rows; make a table of " + ", ".join(columns)
-        memory += source.nbytes + 3 * unit + 24 * entries + 150 * source.rows
-        memory += 16 * entries * source.from_logits
+        steps = "read all rows; make a table of " + ", ".join(request.columns)
+        memory += 3 * at_once + 24 * entries + 150 * source.rows
+    if not request.streams or request.settings.beta == "auto":
+        memory += source.nbytes * (3 if source.from_logits else 1)
     if request.conforming is not None:
         memory += 2 * request.conforming.nbytes
-    return {
-        "steps": steps,
-        "writes": "stdout" if request.out is None else str(request.out),
-        "estimated_memory_mb": round(memory / mebi),
-        "estimated_temporary_disk_mb": round(copy / mebi),
-    }
+    writes = "stdout" if request.options.out in (None, "-") else request.options.out
+    return {"steps": steps, "writes": writes, "estimated_memory_mb": round(memory / mebi)}
 
 
 # --- The rule --------------------------------------------------------------------------------
@@ -359,20 +157,15 @@ def _chosen(request: Request, probs: np.ndarray | None) -> Settings:
     with conforming.named():
         check_probabilities("pred_probs", known, ndim=2)
     budget = {"max_flag_rate": settings.max_flag_rate, "confidence": settings.confidence}
-    if settings.beta == "auto":
-        with request.predictions.named():
-            choice = choose_alpha_beta(
-                probs,
-                known,
-                settings.vectors(conforming.num_classes),
-                permutation_invariant=settings.permutation_invariant,
-                seed=settings.seed,
-                **budget,
-            )
-        return replace(settings, alpha=choice.alpha, beta=choice.beta)
-    rule = settings.rule(conforming.num_classes)
-    scores = evaluate(known, rule, num_threads=request.options.threads)
-    return replace(settings, alpha=threshold_for_budget(scores, **budget))
+    if settings.beta != "auto":
+        rule = settings.rule(conforming.num_classes)
+        scores = evaluate(known, rule, num_threads=request.options.threads)
+        return replace(settings, alpha=threshold_for_budget(scores, **budget))
+    vectors = settings.vectors(conforming.num_classes)
+    budget |= {"permutation_invariant": settings.permutation_invariant, "seed": settings.seed}
+    with request.predictions.named():
+        choice = choose_alpha_beta(probs, known, vectors, **budget)
+    return replace(settings, alpha=choice.alpha, beta=choice.beta)
 
 
 def _tabulate(request: Request) -> tuple[Settings, dict[str, Any], pd.DataFrame]:
@@ -389,23 +182,17 @@ def _tabulate(request: Request) -> tuple[Settings, dict[str, Any], pd.DataFrame]
         mask = flag_above(scores, settings.alpha)
     else:
         mask = votes_from(scores, probs, rule, settings.alpha)
-    predicted = probs.argmax(axis=1)
-    dominant = (probs >= rule.tau).sum(axis=1)
-    values = [mask, scores, entropy(probs), _named(source, predicted), probs.max(axis=1), dominant]
+    ids = source.table.column(options.id) if options.id else np.arange(source.rows)
+    predicted, dominant = probs.argmax(axis=1), (probs >= rule.tau).sum(axis=1)
+    values = [ids, mask, scores, entropy(probs), _named(source, predicted), probs.max(axis=1)]
+    values.append(dominant)
     if labels is not None:
         values += [_named(source, labels), probs[np.arange(source.rows), labels]]
-    ids = source.table.column(options.id) if options.id else np.arange(source.rows)
-    names = (options.id or "row", *_column_names(request.labels))
-    table = pd.DataFrame(dict(zip(names, [ids, *values], strict=True)))
-    found = diagnose(
-        probs,
-        settings.alpha,
-        settings.beta,
-        settings.vectors(source.num_classes),
-        permutation_invariant=settings.permutation_invariant,
-        scores=scores,
-    )
+    table = pd.DataFrame(dict(zip(request.columns, values, strict=True)))
     summary = _summary(request, settings, _class_counts(source, predicted, mask))
+    about = {"permutation_invariant": settings.permutation_invariant, "scores": scores}
+    vectors = settings.vectors(source.num_classes)
+    found = diagnose(probs, settings.alpha, settings.beta, vectors, **about)
     summary["warnings"] += found.warn(
         flag_more="lower --alpha, or pass --alpha auto", invariant="--permutation-invariant"
     )
@@ -414,60 +201,34 @@ def _tabulate(request: Request) -> tuple[Settings, dict[str, Any], pd.DataFrame]
     return settings, summary, table
 
 
-def _write(request: Request, table: pd.DataFrame) -> None:
-    if request.options.out == "-":
+def _write(out: str | None, table: pd.DataFrame) -> None:
+    if out == "-":
         table.to_csv(sys.stdout, index=False)
-    elif request.out is not None:
-        with writing("--out"), replacing(request.out) as path:
-            if request.out.suffix == ".csv":
-                table.to_csv(path, index=False)
-            else:
-                table.to_parquet(path, index=False)
+    elif out is not None:
+        with writing("--out"), replacing(out) as path:
+            write = table.to_csv if out.endswith(".csv") else table.to_parquet
+            write(path, index=False)
 
 
 def _stream(request: Request) -> tuple[Settings, dict[str, Any]]:
-    source, counts = request.predictions, 0
-    with _all_rows(request) as probs:
-        settings = _chosen(request, probs)
-    # As `identify_nc` does: votes at a given alpha, scores where it was chosen and may be infinite.
-    is_given = isinstance(request.settings.alpha, float)
-    is_mask = request.options.values == "mask"
+    source, options, counts = request.predictions, request.options, 0
+    settings = _chosen(request, source.read() if request.settings.beta == "auto" else None)
+    is_mask, is_chosen = options.values == "mask", request.settings.alpha == "auto"
+    alpha = None if is_chosen else settings.alpha
 
-    def count(probs: np.ndarray, found: np.ndarray) -> None:
+    def flag(probs: np.ndarray, found: np.ndarray) -> np.ndarray:
         nonlocal counts
-        mask = found if is_given else flag_above(found, settings.alpha)
+        # Where alpha was chosen, as `identify_nc` does, whose alpha may be infinite.
+        mask = flag_above(found, settings.alpha) if is_chosen else found
         counts = counts + _class_counts(source, probs.argmax(axis=1), mask)
+        return mask
 
-    found = evaluate_batches(
-        source,
-        settings.rule(source.num_classes),
-        settings.alpha if is_given else None,
-        num_threads=request.options.threads,
-        progress=sys.stderr.isatty(),
-        seen=count if is_mask else None,
-    )
-    if is_mask and not is_given:
-        found = (flag_above(scores, settings.alpha) for scores in found)
+    told = {"num_threads": options.threads, "progress": sys.stderr.isatty()}
+    rule, then = settings.rule(source.num_classes), flag if is_mask else None
+    values = evaluate_batches(source, rule, alpha, then=then, **told)
     with writing("--out"):
-        write_array(request.out, (source.rows,), bool if is_mask else float, found)
+        write_array(Path(options.out), (source.rows,), bool if is_mask else float, values)
     return settings, _summary(request, settings, counts) if is_mask else {}
-
-
-@contextlib.contextmanager
-def _all_rows(request: Request) -> Iterator[np.ndarray | None]:
-    """All predictions where they are wanted, mapped: if need be from a copy."""
-    source = request.predictions
-    if request.settings.beta != "auto":
-        yield None
-    elif request.is_mapped:
-        yield np.load(source.path, mmap_mode="r")
-    else:
-        folder = next(folder for folder in request.out.absolute().parents if folder.exists())
-        with tempfile.TemporaryDirectory(prefix=f".{request.out.name}.", dir=folder) as temporary:
-            path = Path(temporary) / "probs.npy"
-            with writing("--out"):
-                write_array(path, (source.rows, source.num_classes), source.dtype, source.batches())
-            yield np.load(path, mmap_mode="r")
 
 
 # --- What is said ----------------------------------------------------------------------------
@@ -527,8 +288,8 @@ def _summary_text(request: Request, settings: Settings, summary: dict[str, Any])
         lines += [f"flagged: {summary['flagged']} ({summary['flagged_share']:.2%})", ""]
         lines += _class_lines(summary["by_class"])
         lines += [f"! {text}" for text in summary["warnings"]]
-    if request.out is not None:
-        lines.append(f"written: {request.out}")
+    if request.options.out not in (None, "-"):
+        lines.append(f"written: {request.options.out}")
     return "\n".join(lines)
 
 

@@ -85,17 +85,8 @@ def dataset_from_arrays(
         return inputs if len(chosen) == len(inputs) else inputs[torch.from_numpy(chosen)]
 
     rows["noisy"] = noisy
-    kinds = np.full(len(inputs), Kind.UNKNOWN)
-    return make_dataset(
-        name,
-        class_names,
-        read,
-        rows,
-        given=given,
-        true=true,
-        kinds=kinds,
-        source="nobody verified it",
-    )
+    truth = Truth(np.full(len(inputs), Kind.UNKNOWN), true, "nobody verified it")
+    return make_dataset(name, class_names, read, rows, given, truth)
 
 
 def _check_pair(split: str, pair: tuple | None, count: int) -> tuple[np.ndarray, np.ndarray]:

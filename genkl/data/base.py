@@ -255,12 +255,8 @@ def make_dataset(
     class_names: Sequence[str],
     read: Callable[[np.ndarray], np.ndarray | Tensor | Images],
     rows: Mapping[str, np.ndarray],
-    *,
     given: np.ndarray,
-    true: np.ndarray,
-    kinds: np.ndarray,
-    source: str,
-    ids: np.ndarray | None = None,
+    truth: Truth,
 ) -> tuple[NoisyDataset, Truth]:
     """A data set, and the truth about its noisy split, from N instances and who is in which split.
 
@@ -270,23 +266,21 @@ def make_dataset(
         read: the inputs of these rows, such as ``images.__getitem__`` or ``files.take``.
         rows: of the splits, by name, shape (n,) each; a split that is not named is empty.
         given: labels of the noisy split, shape (N,).
-        true: labels of the other splits, and of the truth; shape (N,), -1 where nobody knows.
-        kinds: what the instances are, see `Kind`; shape (N,).
-        source: who says so, in words.
-        ids: shape (N,); None is the rows themselves.
+        truth: about all N; its labels are those of the other splits. Without ids, rows are ids.
 
     Returns:
         The data set and the truth.
     """
-    rows = {split: rows.get(split, np.empty(0, np.int64)) for split in SPLITS}
-    ids = np.arange(len(given)) if ids is None else ids
-    splits = {
-        split: make_split(read(chosen), (given if split == "noisy" else true)[chosen], ids[chosen])
-        for split, chosen in rows.items()
-    }
+    ids = np.arange(len(given)) if truth.ids is None else truth.ids
+    splits = {}
+    for split in SPLITS:
+        chosen = rows.get(split, np.empty(0, np.int64))
+        labels = (given if split == "noisy" else truth.labels)[chosen]
+        splits[split] = make_split(read(chosen), labels, ids[chosen])
     noisy = rows["noisy"]
-    truth = Truth(kinds[noisy].astype(np.int64), true[noisy], source, ids[noisy])
-    return NoisyDataset(name=name, class_names=tuple(class_names), **splits), truth
+    kinds = truth.kinds[noisy].astype(np.int64)
+    told = Truth(kinds, truth.labels[noisy], truth.source, ids[noisy])
+    return NoisyDataset(name=name, class_names=tuple(class_names), **splits), told
 
 
 def compare_labels(given: np.ndarray, verified: np.ndarray, is_nc: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ for Python is a pickle, which could run code; it is not read.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,17 @@ def read_cifar10(
             images[at] = _decode(encoded[int(rows[at]) - first], name)
         first += len(encoded)
     return images, labels[rows]
+
+
+def numbered_images(num_train: int, cifar: Path) -> Callable[[np.ndarray], Tensor]:
+    """A reader of images by number, those of one part at a time: "train" first, then "test"."""
+
+    def read(numbers: np.ndarray) -> Tensor:
+        in_test = len(numbers) and numbers[0] >= num_train
+        part, first = ("test", num_train) if in_test else ("train", 0)
+        return read_cifar10(part, numbers - first, data_root=cifar)[0]
+
+    return read
 
 
 def read_cifar10_labels(

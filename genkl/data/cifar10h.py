@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 
 import numpy as np
-from torch import Tensor
 
 from genkl.data.base import Kind, NoisyDataset, Truth, make_dataset
-from genkl.data.cifar10 import CLASS_NAMES, read_cifar10, read_cifar10_labels
+from genkl.data.cifar10 import CLASS_NAMES, numbered_images, read_cifar10_labels
 from genkl.data.planting import check_rate
 from genkl.data.registry import CIFAR10, CIFAR10H
 from genkl.data.sources import find_data, find_neighbour
@@ -80,21 +79,13 @@ def load_cifar10h(
     told = np.where(np.isin(kinds, (Kind.CORRECT, Kind.MISLABELLED)), label, -1)
     rows["noisy"] = len(trained) + draw_rows(np.arange(len(label)), noisy_limit, seed)
 
-    def read(chosen: np.ndarray) -> Tensor:
-        part, first = ("test", len(trained)) if chosen is rows["noisy"] else ("train", 0)
-        return read_cifar10(part, chosen - first, data_root=cifar)[0]
-
     # The training images first, which nobody voted on.
-    return make_dataset(
-        CIFAR10H.name,
-        CLASS_NAMES,
-        read,
-        rows,
-        given=np.concatenate([trained, votes]),
-        true=np.concatenate([trained, told]),
-        kinds=np.concatenate([np.full(len(trained), Kind.CORRECT), kinds]),
-        source="people's votes, and CIFAR-10's own labels",
-    )
+    given = np.concatenate([trained, votes])
+    kinds = np.concatenate([np.full(len(trained), Kind.CORRECT), kinds])
+    source = "people's votes, and CIFAR-10's own labels"
+    read = numbered_images(len(trained), cifar)
+    truth = Truth(kinds, np.concatenate([trained, told]), source)
+    return make_dataset(CIFAR10H.name, CLASS_NAMES, read, rows, given, truth)
 
 
 def draw_votes(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -11,15 +11,14 @@ import pickle
 import re
 import zipfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from genkl.checks import check_choice
-from genkl.data.base import Kind, NoisyDataset, Truth, make_dataset, make_split
-from genkl.data.cifar10 import CLASS_NAMES, read_cifar10, read_cifar10_labels
+from genkl.data.base import Kind, NoisyDataset, Truth, make_dataset
+from genkl.data.cifar10 import CLASS_NAMES, numbered_images, read_cifar10_labels
 from genkl.data.registry import CIFAR10, CIFAR10N
 from genkl.data.sources import find_data, find_neighbour
 from genkl.data.splitting import check_counts, check_limit, draw_rows, draw_splits, take_stratified
@@ -78,36 +77,29 @@ def load_cifar10n(
     folder = find_data(CIFAR10N, data_root)
     human = read_cifar10n(folder)
     cifar = find_neighbour(CIFAR10, data_root, folder)
-    true = read_cifar10_labels("train", cifar)
-    check_same_order(folder / FILE, human["true"], true)
+    trained, tested = (read_cifar10_labels(part, cifar) for part in ("train", "test"))
+    check_same_order(folder / FILE, human["true"], trained)
     rng = np.random.default_rng(seed)
-    rows, _ = draw_splits(true, np.flatnonzero(np.isin(true, known)), per_class, rng)
-    left = np.setdiff1d(np.arange(len(true)), np.concatenate([*rows.values()]))
+    rows, _ = draw_splits(trained, np.flatnonzero(np.isin(trained, known)), per_class, rng)
+    left = np.setdiff1d(np.arange(len(trained)), np.concatenate([*rows.values()]))
     rows["noisy"] = draw_rows(left, noisy_limit, seed)
     position = np.full(len(CLASS_NAMES), -1)
     position[known] = np.arange(len(known))
+    true = position[np.concatenate([trained, tested])]
+    given = true.copy()
     # Drawn for every image, so that a limit changes no image's label.
-    given = redraw_unknown(position[human[labels]], position[true], len(known), rng)
-    kinds = np.where(given == position[true], Kind.CORRECT, Kind.MISLABELLED)
-    kinds[position[true] < 0] = Kind.OOD
-
-    test_true = read_cifar10_labels("test", cifar)
-    test = np.flatnonzero(np.isin(test_true, known))
+    drawn = redraw_unknown(position[human[labels]], position[trained], len(known), rng)
+    given[: len(trained)] = drawn
+    kinds = np.where(given == true, Kind.CORRECT, Kind.MISLABELLED)
+    kinds[true < 0] = Kind.OOD
+    test = np.flatnonzero(np.isin(tested, known))
     if test_per_class is not None:
-        test = take_stratified(test_true, test, test_per_class, rng)
-    dataset, truth = make_dataset(
-        CIFAR10N.name,
-        [CLASS_NAMES[label] for label in known],
-        lambda chosen: read_cifar10("train", chosen, data_root=cifar)[0],
-        rows,
-        given=given,
-        true=position[true],
-        kinds=kinds,
-        source="CIFAR-10's own labels",
-    )
-    images, _ = read_cifar10("test", test, data_root=cifar)
-    split = make_split(images, position[test_true[test]], len(true) + test)
-    return replace(dataset, test=split), truth
+        test = take_stratified(tested, test, test_per_class, rng)
+    rows["test"] = len(trained) + test
+    names = [CLASS_NAMES[label] for label in known]
+    read = numbered_images(len(trained), cifar)
+    truth = Truth(kinds, true, "CIFAR-10's own labels")
+    return make_dataset(CIFAR10N.name, names, read, rows, given, truth)
 
 
 def known_classes(held_out: str | Sequence[str]) -> np.ndarray:

@@ -86,16 +86,8 @@ def load_clothing1m(
     kinds = compare_labels(given, verified, is_nc)
     verified[rows["noisy"][is_nc[rows["noisy"]]]] = -1
     files = find_images([folder / "images", folder], names, rows.values())
-    return make_dataset(
-        CLOTHING1M.name,
-        CLASS_NAMES,
-        files.take,
-        rows,
-        given=given,
-        true=verified,
-        kinds=kinds,
-        source=source,
-    )
+    truth = Truth(kinds, verified, source)
+    return make_dataset(CLOTHING1M.name, CLASS_NAMES, files.take, rows, given, truth)
 
 
 def read_both_labels(lists: Path) -> tuple[pa.StringArray, np.ndarray, np.ndarray]:

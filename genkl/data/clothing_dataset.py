@@ -110,9 +110,7 @@ def load_clothing_dataset(
     needs = check_counts(
         clean=clean_per_class, validation=validation_per_class, test=test_per_class
     )
-    groups = (non_conforming,) if isinstance(non_conforming, str) else tuple(non_conforming)
-    for group in groups:
-        check_choice("group in non_conforming", group, NON_CONFORMING)
+    chosen = non_conforming_labels(non_conforming)
     check_choice("missing", missing, MISSING)
     folder = find_data(CLOTHING_DATASET, data_root)
     names, labels, senders = read_clothing_dataset(folder)
@@ -123,12 +121,10 @@ def load_clothing_dataset(
     parts = np.full(len(names), -1)
     parts[present] = divide_senders(classes[present], senders[present], needs, rng)
     rows = {split: np.flatnonzero((parts == at) & (classes >= 0)) for at, split in enumerate(needs)}
-    if len(rows["clean"]):
-        rows["clean"] = take_stratified(classes, rows["clean"], clean_per_class, rng)
+    rows["clean"] = take_stratified(classes, rows["clean"], clean_per_class, rng)
     plain = np.flatnonzero((parts == NOISY) & (classes >= 0))
     if len(plain) == 0:
         raise ValueError("no sender is left for the noisy split; ask for fewer images elsewhere")
-    chosen = [list(KIND_OF).index(label) for group in groups for label in NON_CONFORMING[group]]
     strange = np.flatnonzero((parts == NOISY) & np.isin(labels, chosen))
 
     given = classes.copy()
@@ -139,16 +135,16 @@ def load_clothing_dataset(
     rows["noisy"] = rng.permutation(np.concatenate([plain, strange]))
     files = ImageFiles(folder, pc.binary_join_element_wise("images/", names, ".jpg", ""))
     source = "the senders' own labels" + (", and planted" if label_noise else "")
-    return make_dataset(
-        CLOTHING_DATASET.name,
-        CLASS_NAMES,
-        files.take,
-        rows,
-        given=given,
-        true=classes,
-        kinds=kinds,
-        source=source,
-    )
+    truth = Truth(kinds, classes, source)
+    return make_dataset(CLOTHING_DATASET.name, CLASS_NAMES, files.take, rows, given, truth)
+
+
+def non_conforming_labels(groups: str | Sequence[str]) -> list[int]:
+    """Positions in the keys of `KIND_OF` of the labels of these groups of `NON_CONFORMING`."""
+    groups = (groups,) if isinstance(groups, str) else groups
+    for group in groups:
+        check_choice("group in non_conforming", group, NON_CONFORMING)
+    return [list(KIND_OF).index(label) for group in groups for label in NON_CONFORMING[group]]
 
 
 def read_clothing_dataset(folder: Path) -> tuple[pa.StringArray, np.ndarray, np.ndarray]:

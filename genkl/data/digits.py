@@ -58,13 +58,7 @@ def load_digits(
     rng = np.random.default_rng(seed)
     known, unknown = np.flatnonzero(digits < NUM_KNOWN), np.flatnonzero(digits >= NUM_KNOWN)
     rows, left = draw_splits(digits, known, per_class, rng)
-    if not 0 <= num_ood <= len(unknown):
-        raise ValueError(f"num_ood is {num_ood}; there are 0 to {len(unknown)} images of 8 and 9")
-    if not 0 <= 2 * num_ambiguous < len(left):
-        raise ValueError(
-            f"num_ambiguous is {num_ambiguous}; {len(left)} known digits are left for the noisy "
-            f"split, so at most {(len(left) - 1) // 2} pairs can be blended"
-        )
+    check_enough(num_ood, len(unknown), num_ambiguous, len(left))
     ood = rng.choice(unknown, num_ood, replace=False)
     to_blend = rng.choice(left, 2 * num_ambiguous, replace=False)
     blends, blend_classes = blend_pairs(images[to_blend], digits[to_blend], rng)
@@ -81,13 +75,18 @@ def load_digits(
     kinds = np.where(given == true, Kind.CORRECT, Kind.MISLABELLED)
     kinds[blended], kinds[ood] = Kind.AMBIGUOUS, Kind.OOD
     rows["noisy"] = rng.permutation(np.concatenate([plain, blended, ood]))
-    return make_dataset(
-        DIGITS.name,
-        [str(digit) for digit in range(NUM_KNOWN)],
-        np.concatenate([images, blends]).__getitem__,
-        rows,
-        given=given,
-        true=true,
-        kinds=kinds,
-        source="planted",
-    )
+    names = [str(digit) for digit in range(NUM_KNOWN)]
+    images = np.concatenate([images, blends])
+    truth = Truth(kinds, true, "planted")
+    return make_dataset(DIGITS.name, names, images.__getitem__, rows, given, truth)
+
+
+def check_enough(num_ood: int, unknown: int, num_ambiguous: int, left: int) -> None:
+    """Refuse more images of no class, or more blends, than there are digits for."""
+    if not 0 <= num_ood <= unknown:
+        raise ValueError(f"num_ood is {num_ood}; there are 0 to {unknown} images of 8 and 9")
+    if not 0 <= 2 * num_ambiguous < left:
+        raise ValueError(
+            f"num_ambiguous is {num_ambiguous}; {left} known digits are left for the noisy split, "
+            f"so at most {(left - 1) // 2} pairs can be blended"
+        )

@@ -21,6 +21,7 @@ from genkl.checks import check_choice
 from genkl.data.base import Kind, NoisyDataset, Truth, compare_labels, make_dataset
 from genkl.data.images import ImageFiles
 from genkl.data.lists import as_integers, find_rows
+from genkl.data.planting import check_rate
 from genkl.data.registry import FOLDER
 from genkl.data.sources import DataNotFoundError
 from genkl.data.splitting import divide_by_shares, divide_groups
@@ -143,8 +144,7 @@ def load_folder(
     """
     shares = {"clean": clean_share, "validation": validation_share, "test": test_share}
     for split, share in shares.items():
-        if not 0 <= share <= 1:
-            raise ValueError(f"{split}_share is {share}; it is a share, between 0 and 1")
+        check_rate(f"{split}_share", share)
     if sum(shares.values()) > 1 + 1e-9:
         raise ValueError(
             f"clean_share, validation_share and test_share sum to {sum(shares.values()):g}; at "
@@ -170,16 +170,8 @@ def load_folder(
     known = (kinds[rows["noisy"]] != Kind.UNKNOWN).any()
     source = "verified by you" if known else "nobody verified it"
     images = ImageFiles(Path(folder).expanduser(), files.names)
-    return make_dataset(
-        FOLDER.name,
-        files.class_names,
-        images.take,
-        rows,
-        given=files.given,
-        true=files.verified,
-        kinds=kinds,
-        source=source,
-    )
+    truth = Truth(kinds, files.verified, source)
+    return make_dataset(FOLDER.name, files.class_names, images.take, rows, files.given, truth)
 
 
 def read_folder(

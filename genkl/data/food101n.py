@@ -86,15 +86,9 @@ def load_food101n(
     wrong = (verdicts["clean"] == 0) | (verdicts["validation"] == 0)
     true = labels.copy()
     true[noisy] = -1
+    truth = Truth(np.where(wrong, Kind.WRONG, Kind.UNKNOWN), true, "verified as wrong")
     dataset, truth = make_dataset(
-        FOOD101N.name,
-        classes.to_pylist(),
-        files.take,
-        rows,
-        given=labels,
-        true=true,
-        kinds=np.where(wrong, Kind.WRONG, Kind.UNKNOWN),
-        source="verified as wrong",
+        FOOD101N.name, classes.to_pylist(), files.take, rows, labels, truth
     )
     test = read_food101_test(test_folder, classes, first_id=len(listed))
     return replace(dataset, test=test), truth

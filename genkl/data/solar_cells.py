@@ -62,16 +62,9 @@ def load_solar_cells(
     rows["noisy"] = rng.permutation(np.concatenate([left, doubtful]))
     kinds = np.where(given != true, Kind.MISLABELLED, Kind.CORRECT)
     kinds[doubtful], true[doubtful] = Kind.AMBIGUOUS, -1
-    return make_dataset(
-        SOLAR_CELLS.name,
-        CLASS_NAMES,
-        images[:, None].__getitem__,
-        rows,
-        given=given,
-        true=true,
-        kinds=kinds,
-        source="graded by an expert",
-    )
+    truth = Truth(kinds, true, "graded by an expert")
+    read = images[:, None].__getitem__
+    return make_dataset(SOLAR_CELLS.name, CLASS_NAMES, read, rows, given, truth)
 
 
 @functools.cache

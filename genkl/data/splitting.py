@@ -24,7 +24,7 @@ def take_stratified(
     Raises:
         ValueError: a class has too few instances left.
     """
-    chosen = []
+    chosen = [available[:0]]
     for label in np.unique(labels[available]):
         members = available[labels[available] == label]
         if len(members) < per_class:

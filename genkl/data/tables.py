@@ -24,13 +24,16 @@ from genkl.checks import SUM_TOLERANCE, TableError, check_shape
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
 
 FORMATS = (".npy", ".csv", ".parquet")
 
 BATCH_ENTRIES = 1 << 22
 """Entries of predictions that are read at a time where the caller does not care."""
 
-NAMES_SHOWN = 12
+ROWS_LOOKED_AT, NAMES_SHOWN = 4096, 12
+"""For a message."""
+
 LINES = "\x01"
 """A delimiter that no text has, where lines are wanted as they are."""
 
@@ -48,16 +51,14 @@ class Table:
             errors then name a line.
         schema: names and types of the columns.
         rows: N.
-        content: what was read; None for .parquet.
-        kept: of some rows of a file, their numbers in it.
+        content: what was read, or the open .parquet file.
     """
 
     path: Path
     argument: str
     schema: pa.Schema
     rows: int
-    content: pa.Table | None = None
-    kept: np.ndarray | None = None
+    content: pa.Table | ParquetFile
 
     def __str__(self) -> str:
         return self.argument
@@ -76,33 +77,27 @@ class Table:
         """
         for name in names:
             if name not in self.names:
-                raise TableError(
-                    self.argument,
-                    f"has no column {name!r}, which {named_by} names",
-                    f"it has {listing(self.names)}",
-                )
+                problem = f"has no column {name!r}, which {named_by} names"
+                raise TableError(self.argument, problem, f"it has {listing(self.names)}")
 
     def batches(self, names: Sequence[str], height: int) -> Iterator[pa.Table]:
         """Columns in this order, so many rows at a time (fewer at the end)."""
         import pyarrow as pa
 
-        if self.content is not None:
+        if isinstance(self.content, pa.Table):
             for start in range(0, self.rows, height):
                 yield self.content.select(names).slice(start, height)
             return
-        with _parquet(self.path) as file:
-            for batch in file.iter_batches(height, columns=list(names), use_threads=False):
-                yield pa.Table.from_batches([batch])
+        for batch in self.content.iter_batches(height, columns=list(names), use_threads=False):
+            yield pa.Table.from_batches([batch])
 
     def column(self, name: str) -> np.ndarray:
         """A column as a whole, shape (N,)."""
         import pyarrow as pa
 
-        if self.content is not None:
-            column = self.content.column(name)
-        else:
-            with _parquet(self.path) as file:
-                column = file.read(columns=[name]).column(name)
+        is_read = isinstance(self.content, pa.Table)
+        table = self.content if is_read else self.content.read(columns=[name])
+        column = table.column(name)
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         return column.to_pandas().to_numpy()
@@ -111,27 +106,22 @@ class Table:
         """A column of `read_texts`, N strings."""
         return self.content.column(name).combine_chunks()
 
-    def take(self, rows: np.ndarray) -> Table:
-        """Some rows of a table that is in memory, which still know their places in the file."""
-        kept = rows if self.kept is None else self.kept[rows]
-        return replace(self, rows=len(rows), content=self.content.take(rows), kept=kept)
-
     def error(
         self, problem: str, remedy: str, row: int, column: str | None = None, value: Any = None
     ) -> TableError:
         """What is wrong with a row; for `read_texts` with its line instead of its number."""
-        row = int(row if self.kept is None else self.kept[row])
-        line = line_of(self.path, row) if self.argument == str(self.path) else None
-        return TableError(self.argument, problem, remedy, row, column, value, line)
+        line = line_of(self.path, int(row)) if self.argument == str(self.path) else None
+        return TableError(self.argument, problem, remedy, int(row), column, value, line)
 
     @property
     def unit_bytes(self) -> int:
         """Size of what can only be read at once: all of a .csv, a row group of a .parquet."""
-        if self.content is not None:
+        if self.path.suffix != ".parquet":
             return self.content.nbytes
-        with _parquet(self.path) as file:
-            groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
-            return max((group.total_byte_size for group in groups), default=0)
+        about = self.content.metadata
+        return max(
+            (about.row_group(i).total_byte_size for i in range(about.num_row_groups)), default=0
+        )
 
 
 def open_table(path: str | os.PathLike[str], argument: str, text: Sequence[str] = ()) -> Table:
@@ -151,8 +141,11 @@ def open_table(path: str | os.PathLike[str], argument: str, text: Sequence[str] 
     """
     path, argument = Path(path), f"{argument} {path}"
     if path.suffix == ".parquet":
-        with _readable(argument, path, "write it again"), _parquet(path) as file:
-            table = Table(path, argument, file.schema_arrow, file.metadata.num_rows)
+        from pyarrow.parquet import ParquetFile
+
+        with _readable(argument, path, "write it again"):
+            file = ParquetFile(path, pre_buffer=False)
+        table = Table(path, argument, file.schema_arrow, file.metadata.num_rows, file)
     else:
         content = _read_csv(path, argument, text)
         table = Table(path, argument, content.schema, len(content), content)
@@ -192,11 +185,10 @@ def read_texts(
         if header.count(name) > 1:
             problem = f"there are {header.count(name)} columns {name!r}"
             raise TableError(argument, problem, "keep one", line=1)
-    read = _read_csv(path, argument, wanted, only=wanted)
+    read = _read_csv(path, argument, wanted, include_columns=wanted)
     if len(read) == 0:
         raise TableError(argument, "has a header and no lines", "add a line for each row")
-    columns = {name: pc.utf8_trim_whitespace(read[name].combine_chunks()) for name in wanted}
-    trimmed = pa.table(columns)
+    trimmed = pa.table({name: pc.utf8_trim_whitespace(read[name]) for name in wanted})
     return Table(path, argument, trimmed.schema, len(trimmed), trimmed)
 
 
@@ -210,7 +202,7 @@ def read_lines(path: str | os.PathLike[str]) -> pa.StringArray:
         TableError: not UTF-8, or empty.
         FileNotFoundError: no such file.
     """
-    return _read_csv(Path(path), str(path), ["line"], lines=True)["line"].combine_chunks()
+    return _read_csv(Path(path), str(path), ["line"], LINES)["line"].combine_chunks()
 
 
 def line_of(path: Path, row: int) -> int:
@@ -264,13 +256,13 @@ class Remedies:
 
     Attributes:
         columns: the argument that names the columns of the classes.
-        text: about a column that holds no numbers.
-        numbers: about numbers that are no probabilities.
+        column: about a column that is none of them.
+        numbers: about numbers that may be logits.
         logits: about logits that are probabilities already.
     """
 
     columns: str = "columns"
-    text: str = "pass columns= with those that hold probabilities"
+    column: str = "name the columns of the classes with columns="
     numbers: str = "apply softmax to logits"
     logits: str = "leave from_logits out"
 
@@ -328,9 +320,9 @@ class Predictions:
             first += len(part)
 
     def read(self) -> np.ndarray:
-        """All rows, shape (N, k)."""
+        """All rows, shape (N, k); those of an array are mapped."""
         if self.table is None and not self.from_logits:
-            return np.load(self.path)
+            return np.load(self.path, mmap_mode="r")
         return np.concatenate([*self.batches()])
 
     @contextlib.contextmanager
@@ -344,38 +336,32 @@ class Predictions:
             raise self._located(error) from error
 
     def _located(self, error: TableError) -> TableError:
-        column, value, remedies = None, error.value, [error.remedy]
+        column, value, problem, remedies = None, error.value, error.problem, [error.remedy]
         if self.classes is not None and self.columns is not None:
-            entries = next(itertools.islice(self.batches(1), error.row, None))[0]
+            part, row = divmod(error.row, ROWS_LOOKED_AT)
+            entries = next(itertools.islice(self.batches(ROWS_LOOKED_AT), part, None))[row]
             wrong = ~((entries >= 0) & (entries <= 1 + SUM_TOLERANCE))
             if wrong.any():
                 column, value = self.columns[int(wrong.argmax())], float(entries[wrong][0])
-        problem = error.problem
+                problem, remedies = f"has {value:.6g}, which is no probability,", []
         if column is not None and math.isnan(value):
             problem, remedies = "has no number", ["fill it in, or drop the row"]
-        elif column is not None:
-            problem, remedies = f"has {value:.6g}, which is no probability,", []
         if not math.isnan(value):
-            remedies.append(self.remedies.numbers)
-            if self.columns is not None:
-                remedies.append(f"pass {self.remedies.columns} where a column is no class")
+            remedies += [self.remedies.numbers, *([self.remedies.column] if self.columns else [])]
         return TableError(self.argument, problem, "; ".join(remedies), error.row, column, value)
 
     def _softmax(self, stored: np.ndarray, first_row: int) -> np.ndarray:
         from scipy.special import softmax
 
         logits = stored.astype(np.float64)
-        bad = ~np.isfinite(logits).all(axis=1)
-        if bad.any():
-            raise TableError(
-                self.argument,
-                "has a logit that is no finite number,",
-                "find where the model's output became so",
-                first_row + int(bad.argmax()),
-            )
-        sums_to_1 = (np.abs(logits.sum(axis=1) - 1) <= SUM_TOLERANCE).all()
-        if first_row == 0 and sums_to_1 and (logits >= 0).all():
-            problem = "has rows that are probabilities already, and no logits"
+        is_finite = np.isfinite(logits).all(axis=1)
+        if not is_finite.all():
+            problem, row = "has a logit that is no finite number,", int(is_finite.argmin())
+            remedy = "find where the model's output became so"
+            raise TableError(self.argument, problem, remedy, first_row + row)
+        sums_to_1 = np.abs(logits.sum(axis=1) - 1) <= SUM_TOLERANCE
+        if first_row == 0 and sums_to_1.all() and (logits >= 0).all():
+            problem = "has rows that are probabilities already"
             raise TableError(self.argument, problem, self.remedies.logits)
         return softmax(logits, axis=1)
 
@@ -387,15 +373,13 @@ class Predictions:
             return entries.astype(self.dtype, copy=False)
         lists = part.column(0)
         lengths = pc.list_value_length(lists).fill_null(-1).to_numpy()
-        if (lengths != self.num_classes).any():
-            row = int((lengths != self.num_classes).argmax())
+        wrong = lengths != self.num_classes
+        if wrong.any():
+            row = int(wrong.argmax())
             count = "no list" if lengths[row] < 0 else f"a list of {lengths[row]}"
-            raise self.table.error(
-                f"has {count}, and of {self.num_classes} in row 0,",
-                "every row needs one probability per class",
-                first_row + row,
-                self.columns[0],
-            )
+            problem = f"has {count} and not one of {self.num_classes} as in row 0,"
+            remedy = "every row needs one probability per class"
+            raise self.table.error(problem, remedy, first_row + row, self.columns[0])
         entries = pc.list_flatten(lists).to_numpy().reshape(len(part), self.num_classes)
         return entries.astype(self.dtype, copy=False)
 
@@ -452,11 +436,8 @@ def checked_source(path: str | os.PathLike[str], argument: str) -> Path:
 
 def no_names(named_by: str, name: str, what: str) -> TableError:
     """An argument names a column of an array."""
-    return TableError(
-        named_by,
-        f"is {name!r} and {what} is an array, whose columns have no names",
-        "leave it out, or pass a table",
-    )
+    problem = f"is {name!r} and {what} is an array, whose columns have no names"
+    return TableError(named_by, problem, "leave it out, or pass a table")
 
 
 def _open_array(
@@ -469,11 +450,8 @@ def _open_array(
     if classes is not None:
         check_unique(remedies.columns, classes)
         if len(classes) != array.shape[1]:
-            raise TableError(
-                remedies.columns,
-                f"has {len(classes)} names and {argument} has {array.shape[1]} columns",
-                "name each of them, in their order",
-            )
+            problem = f"has {len(classes)} names and {argument} has {array.shape[1]} columns"
+            raise TableError(remedies.columns, problem, "name each of them, in their order")
     names = None if classes is None else tuple(classes)
     return Predictions(path, argument, *array.shape, array.dtype, names, remedies=remedies)
 
@@ -485,6 +463,8 @@ def _open_table(
     text: Mapping[str, str],
     remedies: Remedies,
 ) -> Predictions:
+    import pyarrow as pa
+
     table = open_table(path, argument, tuple(text))
     for name, named_by in text.items():
         table.require([name], named_by)
@@ -492,68 +472,47 @@ def _open_table(
         check_unique(remedies.columns, classes)
         table.require(classes, remedies.columns)
     columns = tuple(classes or [name for name in table.names if name not in text])
-    types = [table.schema.field(name).type for name in columns]
-    are_lists = len(types) == 1 and _is_list(types[0])
-    if are_lists:
-        types = [types[0].value_type]
-    for name, kind in zip(columns, types, strict=True):
-        if not _is_number(kind):
-            row, value = (0, str(kind)) if are_lists else _first_text(table.column(name))
+    types, num_classes = [table.schema.field(name).type for name in columns], len(columns)
+    lists = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
+    holds_lists = num_classes == 1 and isinstance(types[0], lists)
+    if holds_lists:  # as many classes as the first has entries
+        types, first = [types[0].value_type], next(table.batches(columns, 1), None)
+        num_classes = 0 if first is None else len(first.column(0)[0].as_py() or ())
+    dtypes = [_number_type(kind) for kind in types]
+    for name, dtype, kind in zip(columns, dtypes, types, strict=True):
+        if dtype is None:
+            row, value = (0, str(kind)) if holds_lists else _first_text(table.column(name))
             problem = f"has {value!r}, which is no probability,"
-            raise table.error(problem, remedies.text, row, name, value)
-    num_classes = _first_length(table, columns) if are_lists else len(columns)
-    if num_classes < 2 and (table.rows or not are_lists):
+            raise table.error(problem, remedies.column, row, name, value)
+    if num_classes < 2 and not (holds_lists and table.rows == 0):
         problem = f"has {listing(columns)} left for probabilities"
         raise TableError(str(table), problem, "a prediction needs at least 2 classes")
-    return Predictions(
-        path,
-        str(table),
-        table.rows,
-        num_classes,
-        np.dtype(np.result_type(*map(_dtype, types))),
-        classes=None if are_lists else columns,
-        columns=columns,
-        table=table,
-        remedies=remedies,
-    )
-
-
-def _first_length(table: Table, columns: Sequence[str]) -> int:
-    """Entries of the first list in a column of them."""
-    first = next(table.batches(columns, 1), None)
-    return 0 if first is None else len(first.column(0)[0].as_py() or ())
+    names, dtype = None if holds_lists else columns, np.result_type(*dtypes)
+    found = Predictions(path, str(table), table.rows, num_classes, dtype, names, columns, table)
+    return replace(found, remedies=remedies)
 
 
 # Files
 
 
 def _read_csv(
-    path: Path,
-    argument: str,
-    text: Sequence[str],
-    only: Sequence[str] | None = None,
-    lines: bool = False,
+    path: Path, argument: str, text: Sequence[str], delimiter: str | None = None, **options: Any
 ) -> pa.Table:
     import pyarrow as pa
     from pyarrow import csv as arrow
 
-    delimiter = LINES if lines else _delimiter(path)
+    delimiter, types = delimiter or _delimiter(path), dict.fromkeys(text, pa.string())
+    lines = delimiter == LINES
+    format = {"quote_char": False, "ignore_empty_lines": False} if lines else {}
     try:
         return arrow.read_csv(
             path,
-            arrow.ReadOptions(column_names=["line"] if lines else None),
-            arrow.ParseOptions(
-                delimiter=delimiter,
-                quote_char=False if lines else '"',
-                ignore_empty_lines=not lines,
-            ),
-            arrow.ConvertOptions(
-                column_types=dict.fromkeys(text, pa.string()), include_columns=only
-            ),
+            arrow.ReadOptions(column_names=list(text) if lines else None),
+            arrow.ParseOptions(delimiter=delimiter, **format),
+            arrow.ConvertOptions(column_types=types, **options),
         )
     except pa.ArrowInvalid as error:
-        reason = str(error).splitlines()[0]
-        raise _csv_error(path, argument, delimiter, reason) from error
+        raise _csv_error(path, argument, delimiter, str(error).splitlines()[0]) from error
 
 
 def _csv_error(path: Path, argument: str, delimiter: str, reason: str) -> TableError:
@@ -587,12 +546,6 @@ def _delimiter(path: Path) -> str:
     return "\t" if path.suffix.lower() == ".tsv" else ","
 
 
-def _parquet(path: Path) -> Any:
-    from pyarrow.parquet import ParquetFile
-
-    return ParquetFile(path, pre_buffer=False)
-
-
 @contextlib.contextmanager
 def _readable(argument: str, path: Path, remedy: str) -> Iterator[None]:
     try:
@@ -603,23 +556,14 @@ def _readable(argument: str, path: Path, remedy: str) -> Iterator[None]:
         raise TableError(argument, problem, remedy) from error
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def _number_type(kind: pa.DataType) -> np.dtype | None:
+    """Of a column of numbers; integers, and what may be missing, become double precision."""
     from pyarrow import types
 
-    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    from pyarrow import types  # a column of a .csv without any value has the type null
-
-    return types.is_floating(kind) or types.is_integer(kind) or types.is_null(kind)
-
-
-def _dtype(kind: pa.DataType) -> Any:
-    """Integers and what may be missing become double precision."""
-    from pyarrow import types
-
-    return kind.to_pandas_dtype() if types.is_floating(kind) else np.float64
+    if types.is_floating(kind):
+        return np.dtype(kind.to_pandas_dtype())
+    is_number = types.is_integer(kind) or types.is_null(kind)  # null: a .csv without any value
+    return np.dtype(np.float64) if is_number else None
 
 
 def _first_text(values: np.ndarray) -> tuple[int, Any]:

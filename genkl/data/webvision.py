@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genkl.data.base import Kind, NoisyDataset, Split, Truth, make_dataset, make_split
+from genkl.data.folder import scan_images
 from genkl.data.images import ImageFiles
 from genkl.data.lists import (
     ListFile,
@@ -86,17 +87,9 @@ def load_mini_webvision(
     files = find_images([folder / place for place in TRAINING_FOLDERS], names)
     true = labels.copy()
     true[noisy] = -1
-    dataset, truth = make_dataset(
-        WEBVISION.name,
-        class_names(synsets, num_classes),
-        files.take,
-        {"noisy": noisy, "validation": validation},
-        given=labels,
-        true=true,
-        kinds=np.full(len(labels), Kind.UNKNOWN),
-        source="nobody looked",
-        ids=ids,
-    )
+    unknown = Truth(np.full(len(labels), Kind.UNKNOWN), true, "nobody looked", ids)
+    rows, names = {"noisy": noisy, "validation": validation}, class_names(synsets, num_classes)
+    dataset, truth = make_dataset(WEBVISION.name, names, files.take, rows, labels, unknown)
     test_labels, test_names, test_ids = first_classes(tests, num_classes)
     test_files = find_images([folder / place for place in TEST_FOLDERS], test_names)
     test = make_split(test_files, test_labels, training.lines[-1] + test_ids)
@@ -223,8 +216,7 @@ def list_synset_folders(
     labels: list[int] = []
     for label, number in enumerate(numbers[:num_classes]):
         folder = root / number
-        files = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-        files = [name for name in files if name.lower().endswith((".jpeg", ".jpg", ".png"))]
+        files = [*scan_images(folder)] if folder.is_dir() else []
         if not files:
             raise ValueError(
                 f"{folder}: there are no images of class {label}; put the validation images of "

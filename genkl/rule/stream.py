@@ -135,16 +135,15 @@ def _write(
     )
     flagged = 0
 
-    def values() -> Iterator[np.ndarray]:
+    def count(_: np.ndarray, votes: np.ndarray) -> np.ndarray:
         nonlocal flagged
-        for found in evaluate_batches(
-            predictions, rule, alpha, num_threads=options.num_threads, progress=options.progress
-        ):
-            flagged += 0 if alpha is None else int(found.sum())
-            yield found
+        flagged += int(votes.sum())
+        return votes
 
-    dtype = np.float64 if alpha is None else np.bool_
-    write_array(destination, (predictions.rows,), dtype, values())
+    told = {"num_threads": options.num_threads, "progress": options.progress}
+    then, dtype = (None, np.float64) if alpha is None else (count, np.bool_)
+    values = evaluate_batches(predictions, rule, alpha, then=then, **told)
+    write_array(destination, (predictions.rows,), dtype, values)
     share = None if alpha is None else flagged / max(1, predictions.rows)
     return Written(destination, predictions.rows, share)
 
@@ -156,7 +155,7 @@ def evaluate_batches(
     *,
     num_threads: int | None = None,
     progress: bool = False,
-    seen: Callable[[np.ndarray, np.ndarray], None] | None = None,
+    then: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> Iterator[np.ndarray]:
     """`evaluate` of a file some million rows at a time.
 
@@ -166,7 +165,8 @@ def evaluate_batches(
         alpha: vote at this alpha instead of yielding scores.
         num_threads: see `evaluate`.
         progress: show a bar.
-        seen: called with each batch of rows, shape (some, k), and what is yielded for it.
+        then: called with each batch of rows, shape (some, k), and their scores or votes; what it
+            returns is yielded instead.
 
     Yields:
         Scores, or at an alpha votes, shape (some,).
@@ -181,11 +181,9 @@ def evaluate_batches(
     ):
         for probs in predictions.batches(height):
             found = evaluate(probs, rule, alpha, num_threads=num_threads, first_row=first)
-            if seen is not None:
-                seen(probs, found)
+            yield found if then is None else then(probs, found)
             first += len(probs)
             advance(len(probs))
-            yield found
 
 
 def votes_from(
