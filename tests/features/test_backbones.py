@@ -504,34 +504,38 @@ def test_what_the_input_must_look_like_comes_from_the_framework():
 
 
 def test_the_name_holds_the_weights_content(tmp_path):
-    first = get_backbone("resnet18", weights=None, seed=0)
-    assert first.name == get_backbone("resnet18", weights=None, seed=0).name
-    assert first.name != get_backbone("resnet18", weights=None, seed=1).name
+    first = get_backbone(SMALL, weights=None, seed=0)
+    assert first.name == get_backbone(SMALL, weights=None, seed=0).name
+    assert first.name != get_backbone(SMALL, weights=None, seed=1).name
     file = tmp_path / "weights.safetensors"
     names = set()
     for value in (0.0, 1.0):
-        state = whole_resnet18().state_dict()
-        state["conv1.weight"][0, 0, 0, 0] = value
+        state = whole_network().state_dict()
+        state["conv1.0.weight"][0, 0, 0, 0] = value
         save_file(state, file)
-        names.add(get_backbone("resnet18", weights=file).name)
+        names.add(get_backbone(SMALL, weights=file).name)
     assert len(names) == 2
-    assert all(name.startswith("torchvision/resnet18-") for name in names)
-    backbone = get_backbone("resnet18", weights=file)
-    save_file({**state, "conv1.weight": state["conv1.weight"] + 1}, file)
+    assert all(name.startswith("timm/test_resnet-") for name in names)
+    backbone = get_backbone(SMALL, weights=file)
+    save_file({**state, "conv1.0.weight": state["conv1.0.weight"] + 1}, file)
     with pytest.raises(ValueError, match="have changed"):
         backbone.build()
 
 
-def whole_resnet18(num_classes=1000):
-    import torchvision
+SMALL = "timm/test_resnet"
+"""Half a million weights, and a classifier named as ResNet's."""
+
+
+def whole_network(num_classes=1000):
+    import timm
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
-        return torchvision.models.resnet18(num_classes=num_classes)
+        return timm.create_model("test_resnet", num_classes=num_classes)
 
 
 def test_weights_come_from_files_however_they_were_saved(tmp_path):
-    model = whole_resnet18().eval()
+    model = whole_network().eval()
     state = model.state_dict()
     parallel = {f"module.{name}": tensor for name, tensor in state.items()}
     headless = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
@@ -539,22 +543,22 @@ def test_weights_come_from_files_however_they_were_saved(tmp_path):
     torch.save(state, tmp_path / "b.pth")
     torch.save({"state_dict": parallel, "epoch": 3}, tmp_path / "c.pt")
     torch.save({"model": headless}, tmp_path / "d.bin")
-    torch.save(whole_resnet18(14).state_dict(), tmp_path / "e.pth")
+    torch.save(whole_network(14).state_dict(), tmp_path / "e.pth")
     images = torch.randn(2, 3, 64, 64)
     model.fc = nn.Identity()
     with torch.inference_mode():
         expected = model(images)
         for file in sorted(tmp_path.iterdir()):
-            module = get_backbone("ResNet-18", weights=file).build()
+            module = get_backbone(SMALL, weights=file).build()
             if file.name != "e.pth":
                 assert torch.equal(module(images), expected), file
                 assert weights_hash(module) == weights_hash(model)
             else:
-                assert module(images).shape == (2, 512)
+                assert module(images).shape == (2, 96)
 
 
 def test_weights_that_do_not_fit_name_the_tensor(tmp_path):
-    state = whole_resnet18().state_dict()
+    state = whole_network().state_dict()
     file = tmp_path / "weights.safetensors"
     for changed, message in (
         (
@@ -563,13 +567,13 @@ def test_weights_that_do_not_fit_name_the_tensor(tmp_path):
         ),
         ({**state, "extra": torch.zeros(1)}, "does not fit: Unexpected key.*extra"),
         (
-            {**state, "conv1.weight": torch.zeros(64, 3, 3, 3)},
-            r"conv1.weight: .*\[64, 3, 3, 3\].*\[64, 3, 7, 7\]",
+            {**state, "conv1.0.weight": torch.zeros(32, 3, 5, 5)},
+            r"conv1.0.weight: .*\[32, 3, 5, 5\].*\[16, 3, 3, 3\]",
         ),
     ):
         save_file(changed, file)
         with pytest.raises(ValueError, match=message) as caught:
-            get_backbone("resnet18", weights=file)
+            get_backbone(SMALL, weights=file)
         assert str(file) in str(caught.value)
 
 
@@ -630,7 +634,9 @@ def test_the_papers_network_is_the_one_that_its_name_gives(monkeypatch):
 
 
 def test_a_network_to_train_gets_a_fresh_classifier_and_takes_bytes(tmp_path):
-    pretrained = whole_resnet18()
+    import torchvision
+
+    pretrained = torchvision.models.resnet18()
     save_file(pretrained.state_dict(), tmp_path / "weights.safetensors")
     factory = finetunable("ResNet-18", tmp_path / "weights.safetensors")
     torch.manual_seed(0)
