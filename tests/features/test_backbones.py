@@ -25,13 +25,11 @@ from genkl.features import (
     find_network,
     finetunable,
     get_backbone,
-    load_by_position,
     preprocess,
-    read_weights,
     use_features,
-    weights_hash,
 )
 from genkl.features.store import DIGEST, FeatureStore
+from genkl.features.weights import load_by_position, read_weights, weights_hash
 
 CALLS = []
 SEEN = []
@@ -156,11 +154,14 @@ def test_a_damaged_shard_is_computed_again(tmp_path, damage, caplog):
     first = run(tmp_path)
     (file,) = shards(tmp_path)
     content = file.read_bytes()
-    if damage == "changed":
-        at = len(content) // 2
-        content = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
-    file.write_bytes({"truncated": content[:-20], "emptied": b"", "changed": content}
-                     .get(damage, b"<html></html>"))  # fmt: skip
+    at = len(content) // 2
+    damaged = {
+        "truncated": content[:-20],
+        "changed": content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :],
+        "emptied": b"",
+        "another kind of file": b"<html></html>",
+    }
+    file.write_bytes(damaged[damage])
     assert torch.equal(run(tmp_path), first)
     assert len(CALLS) == 2
     assert len(shards(tmp_path)) == 1
@@ -181,7 +182,7 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(files, tmp_path, mon
                 raise KeyboardInterrupt
             return super().forward(images)
 
-    monkeypatch.setattr("genkl.features.extract.SHARD_ROWS", 4)
+    monkeypatch.setattr("genkl.features.store.SHARD_ROWS", 4)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, files, replace(TINY, build=Stops), batch_size=2)
     assert sum(SEEN) == 6
@@ -268,6 +269,8 @@ def test_the_store_finds_rows_of_many_shards_and_ignores_strangers(tmp_path):
     assert nothing.shape == (400, 0)
     for rows in np.array_split(np.arange(300), 7):
         store.add(digests[rows], features[torch.from_numpy(rows)])
+        store.flush()
+    assert len(list(tmp_path.iterdir())) == 7
     order = rng.permutation(np.append(np.arange(400), [7, 7, 350]))  # some occur several times
     known, found = FeatureStore(tmp_path).read(digests[order])
     assert known.tolist() == (order < 300).tolist()
@@ -276,11 +279,27 @@ def test_the_store_finds_rows_of_many_shards_and_ignores_strangers(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_caches_that_are_there_stay_valid(tmp_path):
+    digests, features = torch.arange(32, dtype=torch.uint8).reshape(2, 16), torch.eye(2)
+    checksum = hashlib.blake2b(digests.numpy().tobytes(), digest_size=16)
+    checksum.update(features.numpy().tobytes())
+    tensors = {"digests": digests, "features": features}
+    save_file(tensors, tmp_path / "0.safetensors", {"checksum": checksum.hexdigest()})
+    (tmp_path / "another.sqlite").write_bytes(b"of another version")
+    wanted = digests.numpy().view(DIGEST).reshape(-1)[::-1]
+    known, found = FeatureStore(tmp_path).read(wanted)
+    assert known.all()
+    assert torch.equal(found, features.flip(0))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_two_processes_may_add_to_one_store(tmp_path):
     digests, features = np.arange(32, dtype=np.uint8).view(DIGEST), torch.eye(2)
     mine, theirs = FeatureStore(tmp_path), FeatureStore(tmp_path)
     mine.add(digests, features)
     theirs.add(digests[:1], features[:1])
+    mine.flush()
+    theirs.flush()
     assert torch.equal(FeatureStore(tmp_path).read(digests)[1], features)
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -626,11 +645,8 @@ def test_weights_that_cannot_be_downloaded_say_what_to_do(monkeypatch):
 def test_the_papers_network_is_the_one_that_its_name_gives(monkeypatch):
     monkeypatch.setattr("genkl.features.backbones._Network.headless", lambda *_: nn.Identity())
     named = get_backbone("torchvision/resnet50", "IMAGENET1K_V1")
-    assert (named.name, named.mean, named.std, named.size) == (
-        RESNET50.name, RESNET50.mean, RESNET50.std, RESNET50.size,
-    )  # fmt: skip
-    assert named.crop_pct == RESNET50.crop_pct
-    assert named.interpolation == RESNET50.interpolation
+    for field in ("name", "mean", "std", "size", "crop_pct", "interpolation"):
+        assert getattr(named, field) == getattr(RESNET50, field)
 
 
 def test_a_network_to_train_gets_a_fresh_classifier_and_takes_bytes(tmp_path):
