@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from executed_notebooks import FOLDER, executed_copy
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from book.machine import up_to_date
+from book._ext.executed_notebooks import FOLDER, executed_copy
+from book.machine.copies import up_to_date
 
 
 class BookFigure(SphinxDirective):

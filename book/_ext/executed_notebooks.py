@@ -18,9 +18,12 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 
-from book.machine import Project, read_repository, rerun_section, up_to_date
 from book.machine.comparison import own_path, recorded_path
+from book.machine.copies import up_to_date
+from book.machine.online import read_repository
 from book.machine.parameters import PARAMETERS, assigned_values, tags_of
+from book.machine.project import Project, search_path
+from book.machine.rerun import rerun_section
 
 FOLDER = "notebooks/"
 
@@ -29,9 +32,10 @@ def execute_stale(app: Sphinx) -> None:
     """Execute what is stale, unless the caller has just done it."""
     if os.environ.get("GENKL_ALREADY_EXECUTED"):
         return
-    command = [sys.executable, "-m", "book", "execute"]
+    command = [sys.executable, "-P", "-m", "book", "execute"]
     command += ["--profile", app.config.genkl_profile, "--root", str(app.srcdir)]
-    if subprocess.run(command).returncode:
+    environment = os.environ | {"PYTHONPATH": search_path()}
+    if subprocess.run(command, env=environment).returncode:
         raise ExtensionError("a notebook failed (see above); no page was written")
 
 

@@ -1,4 +1,4 @@
-"""What is to be executed? Profiles, changed parameters, and the jobs they make."""
+"""Profiles of the manifest, changed parameters, and the jobs that they make."""
 
 from __future__ import annotations
 

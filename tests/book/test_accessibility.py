@@ -20,10 +20,11 @@ from test_rendered_book import (  # noqa: F401
     reader,
 )
 
-from book import machine as book
+from book.machine.copies import up_to_date
+from book.machine.project import Project
 
 AXE = (Path(__file__).parent / "assets" / "axe.min.js").read_text("utf-8")
-PROJECT = book.Project(ROOT)
+PROJECT = Project(ROOT)
 BY_ITSELF = ("book/glossary", "book/notation")  # pages that define, and need no tips
 
 # (rule, part of the selector) -> why it stays. All others of these impacts are failures.
@@ -53,11 +54,11 @@ def figure_cells(name: str) -> list[dict[str, Any]]:
     """The cells of a chapter whose executed copy holds a picture, as the chapter has them now."""
     template, copy = (
         json.loads(path.read_text("utf-8"))
-        for path in (PROJECT.template(name), book.Project(ROOT, "tiny").copy(name))
+        for path in (PROJECT.template(name), Project(ROOT, "tiny").copy(name))
     )
     return [
         cell
-        for cell in book.up_to_date(template, copy)["cells"]
+        for cell in up_to_date(template, copy)["cells"]
         if any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
     ]
 

@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
-from book import machine as book
+from book.machine.dependencies import package_files
+from book.machine.parameters import check_parameters, read_parameters
+from book.machine.profiles import plan, read_manifest
+from book.machine.project import Project
 
 ROOT = Path(__file__).parents[2]
-PROJECT = book.Project(ROOT)
+PROJECT = Project(ROOT)
 NAMES = PROJECT.names()
 EXERCISE = re.compile(r"\{exercise(?:-start)?\}[^\n]*\n(?::[^\n]*\n)*?:label: (\S+)")
 SOLUTION = re.compile(r"\{solution(?:-start)?\} (\S+)\n((?::[^\n]*\n)*)")
@@ -53,9 +56,9 @@ def test_one_parameters_cell_of_annotated_literals(name: str) -> None:
         assert isinstance(node, ast.AnnAssign), ast.unparse(node)
         assert node.value is not None
         ast.literal_eval(node.value)
-    known = book.read_parameters(PROJECT.template(name))
+    known = read_parameters(PROJECT.template(name))
     assert known
-    book.check_parameters(name, known, {key: one.default for key, one in known.items()})
+    check_parameters(name, known, {key: one.default for key, one in known.items()})
 
 
 @every_notebook
@@ -92,14 +95,14 @@ def test_begins_with_a_title_and_ends_with_exercises_that_have_solutions(name: s
     assert all(":class: dropdown" in options for _, options in solutions)
 
 
-@pytest.mark.parametrize("profile", book.read_manifest(ROOT))
+@pytest.mark.parametrize("profile", read_manifest(ROOT))
 def test_every_profile_is_valid(profile: str) -> None:
-    planned = book.plan(book.Project(ROOT, profile), overrides={})
+    planned = plan(Project(ROOT, profile), overrides={})
     assert sorted(job.name for job in planned) == sorted(NAMES)
 
 
 def test_the_usual_profiles_exist() -> None:
-    assert set(book.read_manifest(ROOT)) == {"quick", "full", "tiny"}
+    assert set(read_manifest(ROOT)) == {"quick", "full", "tiny"}
 
 
 @every_notebook
@@ -124,12 +127,12 @@ def test_dependencies_cover_what_is_loaded(name: str) -> None:
     run = [sys.executable, "-P", "-c", "\n".join(lines)]
     done = subprocess.run(run, capture_output=True, text=True, check=True, cwd=ROOT)
     loaded = {Path(path).resolve() for path in done.stdout.split("loaded", 1)[1].split()}
-    known = {path.resolve() for path in book.package_files(PROJECT, PROJECT.template(name))}
+    known = {path.resolve() for path in package_files(PROJECT, PROJECT.template(name))}
     assert loaded
     assert loaded <= known
 
 
 def test_a_chapter_does_not_depend_on_what_it_does_not_use() -> None:
-    names = {path.name for path in book.package_files(PROJECT, PROJECT.template("1_geometry"))}
+    names = {path.name for path in package_files(PROJECT, PROJECT.template("1_geometry"))}
     assert "divergence.py" in names
     assert not names & {"networks.py", "models.py", "pipeline.py", "train.py"}

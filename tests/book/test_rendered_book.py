@@ -15,7 +15,9 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 
-from book import machine as book
+from book.machine.execution import execute, summarize
+from book.machine.project import Project
+from book.machine.rendering import build_html
 
 pytestmark = pytest.mark.book
 
@@ -65,10 +67,10 @@ CONTRAST = """() => {
 @pytest.fixture(scope="module")
 def built() -> Path:
     """The folder with the pages; a warning fails the build."""
-    project = book.Project(ROOT, "tiny")
-    outcome = book.execute(project, overrides={})
-    assert not outcome.failed, book.summarize(outcome)
-    return book.build_html(project, ROOT / "_build" / ".staging" / "tiny")
+    project = Project(ROOT, "tiny")
+    outcome = execute(project, overrides={})
+    assert not outcome.failed, summarize(outcome)
+    return build_html(project, ROOT / "_build" / ".staging" / "tiny")
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
