@@ -19,18 +19,8 @@ _ANY_MODULE = {"import_module", "__import__", "exec", "vars", "globals"}
 """Names in a notebook behind which any module may be."""
 
 
-def package_files(project: Project, template: Path) -> list[Path]:
-    """The files of ``genkl`` and of ``notebooks/figures`` that a notebook uses, directly or not.
-
-    They are found without executing it. A package's ``_EXPORTS`` says behind which module a name
-    is, so that ``genkl.fit`` is a dependency on that module and what it imports, and not on
-    everything. Where the code can't be decided (names made at run time), all files are returned.
-    """
-    return Modules(project).used_by(_python(template))
-
-
 class Modules:
-    """The modules that notebooks can import from the checkout, and who imports whom."""
+    """The modules of ``genkl`` and of ``notebooks/figures``, and who imports whom."""
 
     def __init__(self, project: Project):
         self._imported: dict[Path, set[str]] = {}
@@ -50,10 +40,15 @@ class Modules:
             if "_EXPORTS" in path.read_text("utf-8")
         }
 
-    def used_by(self, source: str) -> list[Path]:
-        """The files of all modules that code outside the packages uses, directly or not."""
+    def used_by(self, template: Path) -> list[Path]:
+        """The files that a notebook uses, directly or not; found without executing it.
+
+        A package's ``_EXPORTS`` says behind which module a name is, so that ``genkl.fit`` is a
+        dependency on that module and what it imports, and not on everything. Where the code can't
+        be decided (names made at run time), all files are returned.
+        """
         try:
-            tree = ast.parse(source)
+            tree = ast.parse(_python(template))
         except SyntaxError:
             return sorted(self.files.values())
         if _ANY_MODULE & _identifiers(tree):

@@ -15,7 +15,7 @@ import pytest
 
 from book.__main__ import main
 from book.machine import execution
-from book.machine.dependencies import package_files
+from book.machine.dependencies import Modules
 from book.machine.execution import change_chapter, execute
 from book.machine.parameters import check_parameters, read_parameters, with_parameters
 from book.machine.profiles import read_overrides
@@ -315,7 +315,7 @@ EVERYTHING = {
 )
 def test_dependencies_are_read_from_the_code(project: Project, code: str, files: set[str]) -> None:
     write(project, "a", code)
-    found = package_files(project, project.template("a"))
+    found = Modules(project).used_by(project.template("a"))
     names = {path.relative_to(project.root).as_posix().partition("/")[2] for path in found}
     assert names == files
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_rendered_book import BROWSERS, ROOT, built  # noqa: F401
+from rendered_pages import ROOT
 
 from book.machine.project import BookError, Project
 from book.machine.slides import LECTURES, build_slides, read_lectures
@@ -117,24 +115,9 @@ def test_there_are_three_lectures() -> None:
 
 
 @pytest.fixture(scope="module")
-def decks(built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:  # noqa: F811
+def decks(built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = build_slides(PROJECT, built, tmp_path_factory.mktemp("slides"))
     return {path.stem: path for path in made}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        if os.environ.get("GENKL_REQUIRE_BROWSER"):
-            pytest.fail(f"no browser found: install one of {', '.join(BROWSERS)}")
-        pytest.skip("no browser found: the slides were not looked at")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 def shown(page: Any) -> str:

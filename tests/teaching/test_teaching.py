@@ -26,6 +26,7 @@ from teaching.handout import (
     require_own_numbers,
     student_seed,
     write_homework,
+    write_labs,
 )
 
 SEEDS = (0, 1, 7, 2027)
