@@ -1,4 +1,4 @@
-"""Where can it be run without installing? Links to Binder and Colab, and Colab's first cell."""
+"""Binder and Colab: links that open a notebook there, and Colab's first cell."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from genkl.storage import write_json
 INSTRUCTOR_PAGES = "book/instructor"
 """The folder of the pages that only instructors get."""
 
-SOURCES = ("book", "notebooks", "genkl", "results", "teaching", "benchmarks", "*.*")
+SOURCES = ("book", "notebooks", "genkl", "results", "teaching", "benchmarks", "*.yml", "*.toml")
 """What pages and numbers are made from: files of the root, and folders with all that is below."""
 
 PAGES = Path("_build", "html")
@@ -170,9 +171,14 @@ def listing(folder: Path) -> str:
 
 
 def _files_in(places: Iterable[Path]) -> list[Path]:
-    """The files among some paths and below them, but for what Python and editors leave behind."""
-    below = (path for place in places for path in (place.rglob("*") if place.is_dir() else [place]))
-    return sorted(path for path in below if "__pycache__" not in path.parts and path.is_file())
+    """The files among some paths and below them, but for hidden ones and what Python caches."""
+    return sorted(
+        path
+        for place in places
+        for path in (place.rglob("*") if place.is_dir() else [place])
+        if not re.search(r"/(\.|__pycache__)", f"/{path.relative_to(place.parent).as_posix()}")
+        and path.is_file()
+    )
 
 
 def _publish(built: Path, target: Path) -> None:

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from book.__main__ import main
-from book.machine import execution
+from book.machine import execution, rendering
 from book.machine.dependencies import Modules
 from book.machine.execution import change_chapter, execute
 from book.machine.parameters import check_parameters, read_parameters, with_parameters
 from book.machine.profiles import read_overrides
 from book.machine.project import BookError, Project
+from book.machine.rendering import render
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -488,6 +489,97 @@ def test_a_change_that_makes_no_sense_is_refused(
     assert command(project, "chapter", *arguments) == 1
     assert message in capsys.readouterr().err
     assert instant == []
+
+
+# --- Pages that are whole ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def built(instant: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Pages are written without Sphinx; the profiles that were built."""
+    made: list[str] = []
+
+    def build_html(project: Project, output: Path, *, audience: str) -> Path:
+        made.append(project.profile)
+        page = output / rendering.PAGES / "index.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(f"{project.profile} {len(made)}")
+        return page.parent
+
+    monkeypatch.setattr(rendering, "build_html", build_html)
+    return made
+
+
+def test_pages_are_built_again_only_when_something_behind_them_has_changed(
+    project: Project, instant: list[str], built: list[str]
+) -> None:
+    page = project.root / "book" / "page.md"
+    page.write_text("words")
+    record = project.executed / "records" / "a.json"
+    render(project)
+    executed = len(instant)
+    os.utime(page, (1, 1))
+    (project.root / "book" / "__pycache__").mkdir()
+    (project.root / "book" / "__pycache__" / "machine.pyc").write_text("compiled")
+    (project.root / "book" / ".page.md.swp").write_text("an editor's")
+    assert render(project).read_text() == "quick 1"
+    assert built == ["quick"]
+
+    changes = [page, project.root / "_config.yml", project.root / "genkl" / "alone.py", record]
+    for count, path in enumerate(changes, 2):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"# changed {count}")
+        render(project)
+        assert render(project).read_text() == f"quick {count}"
+    template = json.loads(project.template("a").read_text())
+    template["cells"][0]["source"] = "# Other words"
+    before = len(instant)
+    project.template("a").write_text(json.dumps(template))
+    assert render(project).read_text() == f"quick {len(changes) + 2}"
+    assert len(instant) == before
+    assert before == executed + 1  # alone.py is behind a figure of b
+
+
+def test_cores_and_jobs_decide_threads_and_so_count(
+    project: Project, built: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render(project)
+    render(project, jobs=1)
+    monkeypatch.setattr(rendering, "usable_cores", lambda: 64)
+    render(project)
+    assert len(built) == 3
+
+
+def test_what_is_published_is_mended_from_what_was_built(
+    project: Project, built: list[str]
+) -> None:
+    page = render(project)
+    page.unlink()
+    assert render(project).read_text() == "quick 1"
+    assert render(Project(project.root, "long")).read_text() == "long 2"
+    assert render(project).read_text() == "quick 1"
+    assert built == ["quick", "long"]
+    damaged = project.root / "_build/.staging/quick" / rendering.PAGES / "index.html"
+    damaged.write_text("half")
+    assert render(project).read_text() == "quick 3"
+
+
+def test_after_a_failure_pages_are_built_again(
+    project: Project, built: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render(project)
+    whole = rendering.build_html
+    (project.root / "book" / "page.md").write_text("{ref}`nowhere`")
+
+    def fail(*_: object, **__: object) -> Path:
+        raise BookError("a warning")
+
+    monkeypatch.setattr(rendering, "build_html", fail)
+    for _ in range(2):
+        with pytest.raises(BookError, match="a warning"):
+            render(project)
+    monkeypatch.setattr(rendering, "build_html", whole)
+    assert render(project).read_text() == "quick 2"
 
 
 # --- With real kernels -----------------------------------------------------------------------
