@@ -30,7 +30,7 @@ from genkl.storage import load_tensors, save_tensors
 
 NUM_MODELS = 10
 CODE = (
-    "genkl.features", "genkl.data", "genkl.losses", "genkl.networks", "genkl.learn.members",
+    "genkl.features", "genkl.data", "genkl.losses", "genkl.networks", "genkl.learn.iteration",
     "genkl.predict", "genkl.presets", "genkl.learn",
 )  # fmt: skip
 

@@ -30,9 +30,8 @@ import genkl
 from genkl import Engine, Examples, Phase, Role, fit, linear_head, relabel_instances, small_cnn
 from genkl.data import Split
 from genkl.data.base import make_split
-from genkl.learn import Draw, draw_batches
+from genkl.learn import Draw, draw_batches, fit_together
 from genkl.learn.phase import make_optimizer
-from genkl.learn.together import fit_together
 from genkl.networks import seeded_model
 from genkl.records import save_record
 

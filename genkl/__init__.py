@@ -6,7 +6,10 @@ Public names are loaded from their modules on first use, so that ``import genkl`
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
+
+from genkl.extras import explain_missing
 
 __version__ = "0.1.0"
 
@@ -15,7 +18,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "genkl.data": ("ImageError", "ImageFiles", "Images", "Kind", "NoisyDataset", "Split", "Truth"),
     "genkl.data.registry": ("DATASETS", "load_dataset"),
     "genkl.data.sources": ("DataNotFoundError",),
-    "genkl.data.folder": ("dataset_from_arrays",),
+    "genkl.data.arrays": ("dataset_from_arrays",),
     "genkl.data.planting": ("plant_noise",),
     "genkl.data.statistics": ("count_kinds", "count_labels", "noise_matrix"),
     "genkl.data.loading": ("check_images", "drop_broken", "image_batches"),
@@ -138,14 +141,53 @@ _EXPORTS: dict[str, str] = {name: module for module, names in _MODULES.items() f
 
 __all__ = list(_EXPORTS)
 
+_MOVED = {
+    "backbones": "genkl.features",
+    "blockwise": "genkl.rule.blockwise",
+    "book": "`python -m book`, in a checkout of the book",
+    "choose": "genkl.rule.choose",
+    "conformal": "genkl.rule.conformal",
+    "divergence": "genkl.rule.divergence",
+    "identify": "genkl.rule.identify",
+    "kinds": "genkl.rule.kinds",
+    "models": "genkl.networks",
+    "pipeline": "genkl.learn",
+    "stream": "genkl.rule.stream",
+    "sweep": "benchmarks.sweep, in a checkout of the book",
+    "teaching": "`python -m teaching`, in a checkout of the book",
+    "train": "genkl.learn",
+}
+"""Modules that moved: old name in this package -> where it went."""
+
 
 def __getattr__(name: str) -> Any:
+    if name in _MOVED:
+        raise AttributeError(f"genkl.{name} is now {_MOVED[name]}")
     if name not in _EXPORTS:
         raise AttributeError(f"module 'genkl' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    try:
+        value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    except ModuleNotFoundError as error:
+        explained = explain_missing(error)
+        if explained is None:
+            raise
+        raise ModuleNotFoundError(explained, name=error.name) from None
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_EXPORTS})
+
+
+class _MovedFinder:
+    """The last to be asked for a module: says where one of this package went."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+        package, _, module = name.partition(".")
+        if package == __name__ and module in _MOVED:
+            raise ModuleNotFoundError(f"{name} is now {_MOVED[module]}")
+
+
+sys.meta_path.append(_MovedFinder)

@@ -25,6 +25,42 @@ SUM_TOLERANCE = 1e-3
 logits and percentages do not."""
 
 
+class TableError(ValueError):
+    """What is wrong with something that has rows, such as an array or a file; worded here alone.
+
+    Attributes:
+        argument: what the user calls it, with the path of a file.
+        problem: what is wrong with it, as its predicate.
+        remedy: what to do.
+        row: which, counted from 0 in the whole array or file; None where no single one is meant.
+        column: its name; None where it has none, or no single one is meant.
+        value: what stands there.
+        line: of a text file, counted from 1.
+    """
+
+    def __init__(
+        self,
+        argument: str,
+        problem: str,
+        remedy: str,
+        row: int | None = None,
+        column: str | None = None,
+        value: Any = None,
+        line: int | None = None,
+    ) -> None:
+        super().__init__(argument, problem, remedy, row, column, value, line)
+        self.argument, self.problem, self.remedy = argument, problem, remedy
+        self.row, self.column, self.value, self.line = row, column, value, line
+
+    def __str__(self) -> str:
+        if self.line is not None:
+            return f"{self.argument}:{self.line}: {self.problem}; {self.remedy}"
+        column = None if self.column is None else f"column {self.column!r}"
+        row = None if self.row is None else f"row {self.row}"
+        place = ", ".join(filter(None, (column, row)))
+        return f"{self.argument} {self.problem}{place and ' in ' + place}; {self.remedy}"
+
+
 def as_arrays(*arrays: Any) -> tuple[ModuleType, list[Array]]:
     """Bring arrays to one library: torch (on the first tensor's device) if any is a tensor.
 
@@ -102,8 +138,9 @@ def check_probabilities(
         first_row: index of the first row given within the array that the user knows.
 
     Raises:
-        ValueError: wrong number of axes, fewer than 2 classes, NaN, negative entries, or a row
-            whose sum is not 1 within `SUM_TOLERANCE`. The message names the first bad row.
+        ValueError: wrong number of axes, or fewer than 2 classes.
+        TableError: NaN, negative entries, or a row whose sum is not 1 within `SUM_TOLERANCE`. It
+            names the first bad row.
     """
     xp = namespace(probs)
     check_shape(name, probs, min_ndim=min_ndim, ndim=ndim)
@@ -118,18 +155,19 @@ def check_probabilities(
         return
     rows = xp.reshape(probs, (-1, shape[-1]))
     if math.isnan(smallest):
-        problem, bad = "contains NaN", xp.any(xp.isnan(rows), axis=-1)
+        problem, value, bad = "contains NaN", smallest, xp.any(xp.isnan(rows), axis=-1)
         remedy = "find where the model's output became NaN before it was saved"
     elif smallest < 0:
-        problem, bad = f"contains a negative entry ({smallest:.4g})", xp.any(rows < 0, axis=-1)
+        problem, value = f"contains a negative entry ({smallest:.4g})", smallest
+        bad = xp.any(rows < 0, axis=-1)
         remedy = "pass probabilities, not logits: apply softmax first"
     else:
         bad = xp.reshape(off, (-1,))
-        row = int(xp.argmax(xp.astype(bad, xp.uint8)))
-        problem = f"sums to {float(xp.reshape(sums, (-1,))[row]):.4g}, not to 1,"
+        value = float(xp.reshape(sums, (-1,))[int(xp.argmax(xp.astype(bad, xp.uint8)))])
+        problem = f"sums to {value:.4g}, not to 1,"
         remedy = "divide each row by its sum, or apply softmax to logits"
     row = first_row + int(xp.argmax(xp.astype(bad, xp.uint8)))
-    raise ValueError(f"{name} {problem} in row {row}; {remedy}")
+    raise TableError(name, problem, remedy, row, value=value)
 
 
 def check_labels(name: str, labels: Array, num_classes: int, num_rows: int | None = None) -> None:
@@ -163,11 +201,11 @@ def check_positive(name: str, value: float, remedy: str = "") -> None:
         raise ValueError(f"{name} is {value}; it must be a finite number greater than 0" + remedy)
 
 
-def check_beta(beta: float, num_classes: int) -> None:
+def check_beta(beta: float, num_classes: int, name: str = "beta") -> None:
     """Refuse a beta outside [0, 1/k), for which there is no truncation threshold tau > 0."""
     if not 0 <= beta < 1 / num_classes:
         raise ValueError(
-            f"beta is {beta}; identification needs 0 <= beta < 1/k = {1 / num_classes:.6g} for "
+            f"{name} is {beta}; identification needs 0 <= beta < 1/k = {1 / num_classes:.6g} for "
             f"k = {num_classes} classes, so that tau = 1/k - beta is positive"
         )
 

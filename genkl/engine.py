@@ -1,4 +1,4 @@
-"""Where does it compute? One process or many, CPU or GPU: Lightning Fabric knows, this asks it.
+"""The engine: devices, processes and precision of a computation, through Lightning Fabric.
 
 Fabric was chosen because the training loop stays ours to read: it starts the processes (its own,
 torchrun's or Slurm's), moves and wraps a model, and casts to the precision asked for. It holds no
@@ -43,8 +43,8 @@ class Engine:
         channels_last: store images channels-last; None does so for large ones only.
         num_workers: processes that decode images, beside each device; None suits the machine.
         batch_heads: train the small models of an ensemble together, see
-            `genkl.learn.together.fit_together`; False trains one after the other, with checkpoints.
-            The numbers are the same up to rounding.
+            `genkl.learn.fit_together`; False trains one after the other. The numbers are the same
+            up to rounding.
 
     Raises:
         ValueError: an unknown accelerator or precision, or no device.
@@ -103,19 +103,21 @@ class Engine:
 
     def own(self, count: int) -> slice:
         """This process's part of ``count`` rows: contiguous, in order of rank, sizes within 1."""
-        bounds = np.linspace(0, count, self.world_size + 1).astype(int)
-        return slice(int(bounds[self.rank]), int(bounds[self.rank + 1]))
+        bounds = self._bounds(count)
+        return slice(bounds[self.rank], bounds[self.rank + 1])
 
     def gather(self, part: Tensor, count: int) -> Tensor:
         """All ``count`` rows, in order, on every process, from the part of each (see `own`)."""
         if self.world_size == 1:
             return part
-        bounds = np.linspace(0, count, self.world_size + 1).astype(int)
-        sizes = np.diff(bounds)
-        padded = part.new_zeros((int(sizes.max()), *part.shape[1:]))
+        sizes = np.diff(self._bounds(count)).tolist()
+        padded = part.new_zeros((max(sizes), *part.shape[1:]))
         padded[: len(part)] = part
         parts = self.fabric.all_gather(padded.to(self.device)).to(part.device)
-        return torch.cat([rows[:size] for rows, size in zip(parts, sizes.tolist(), strict=True)])
+        return torch.cat([rows[:size] for rows, size in zip(parts, sizes, strict=True)])
+
+    def _bounds(self, count: int) -> list[int]:
+        return np.linspace(0, count, self.world_size + 1).astype(int).tolist()
 
     def wait(self) -> None:
         """Go on when every process is here."""
@@ -136,9 +138,26 @@ class Engine:
         The parameters stay those of the model given. Batch normalisation takes its statistics over
         all processes on GPUs; on CPUs, which can't, over the rows of each.
         """
+        if self.is_plain:
+            return model, optimizer
         if self.world_size > 1 and self.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return self.fabric.setup(torch.compile(model) if self.compile else model, optimizer)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a step is PyTorch's own: one process, full precision, nothing compiled.
+
+        Then Fabric is left out: it would change no number, and load the compiler (seconds).
+        """
+        return self.world_size == 1 and self.precision == "32-true" and not self.compile
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of a loss that came from what `prepare` gave."""
+        if self.is_plain:
+            loss.backward()
+        else:
+            self.fabric.backward(loss)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision asked for, for a forward pass outside `prepare`."""

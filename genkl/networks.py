@@ -1,4 +1,4 @@
-"""Which network? Small models for small images and for features, and seeded construction."""
+"""Small networks: for small images and for features; seeded construction, and the device."""
 
 from __future__ import annotations
 

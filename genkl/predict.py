@@ -1,4 +1,4 @@
-"""What do the models believe? Softmax predictions, averaged over an ensemble."""
+"""Predictions of models: logits, and softmax probabilities averaged over an ensemble."""
 
 from __future__ import annotations
 
@@ -44,33 +44,27 @@ def predict_logits(
         Shape (N, k), on the CPU, float32.
 
     Raises:
-        ValueError: images on disk without a transform.
+        ValueError: images on disk without a transform, or fewer inputs than processes.
         ImageError: an image that can't be decoded.
     """
-    engine = as_engine(engine)
-    was_training = model.training
-    device = next(model.parameters()).device
-    own = np.arange(len(inputs))[engine.own(len(inputs))]
+    engine, was_training = as_engine(engine), model.training
+    if engine.world_size > max(1, len(inputs)):
+        raise ValueError(f"{len(inputs)} inputs are fewer than the {engine.world_size} processes")
+    device, own = next(model.parameters()).device, engine.own(len(inputs))
     model.eval()
     parts = []
     shown = progress is not None and engine.is_first
+    bar = tqdm(total=own.stop - own.start, desc=progress, unit="image", disable=not shown)
     try:
-        with tqdm(total=len(own), desc=progress, unit="image", disable=not shown) as bar:
-            for batch in _batches(inputs, own, batch_size, transform, engine):
+        with bar:
+            for batch in _batches(inputs, own, batch_size, transform, engine.num_workers):
                 with engine.autocast():
                     logits = model(batch.to(device, non_blocking=True))
                 parts.append(logits.float().cpu())
                 bar.update(len(batch))
     finally:
         model.train(was_training)
-    part = torch.cat(parts) if parts else torch.empty(0)
-    if engine.world_size > 1:
-        if len(inputs) < engine.world_size:
-            raise ValueError(
-                f"{len(inputs)} inputs are fewer than the {engine.world_size} processes"
-            )
-        part = engine.gather(part, len(inputs))
-    return part
+    return engine.gather(torch.cat(parts) if parts else torch.empty(0), len(inputs))
 
 
 def predict_probs(
@@ -119,26 +113,20 @@ def predict_probs(
 
 def _batches(
     inputs: Tensor | Images,
-    rows: np.ndarray,
+    own: slice,
     batch_size: int | None,
     transform: Transform | None,
-    engine: Engine,
+    num_workers: int | None,
 ) -> Iterator[Tensor]:
     if isinstance(inputs, Tensor):
-        own = inputs if len(rows) == len(inputs) else inputs[rows[0] : rows[-1] + 1]
-        yield from own.split(batch_size or PREDICT_BATCH)
+        yield from inputs[own].split(batch_size or PREDICT_BATCH)
         return
     if transform is None:
         raise ValueError(
             "the inputs are images on disk and transform is None; pass one that ends with a crop, "
             "see build_transform"
         )
-    batches = image_batches(
-        inputs,
-        transform,
-        batch_size=batch_size or DECODED_BATCH,
-        order=rows,
-        num_workers=engine.num_workers,
-    )
-    for _, batch in batches:
+    size, rows = batch_size or DECODED_BATCH, np.arange(own.start, own.stop)
+    options = {"batch_size": size, "order": rows, "num_workers": num_workers}
+    for _, batch in image_batches(inputs, transform, **options):
         yield batch

@@ -1,4 +1,4 @@
-"""Made with what? Versions, commit and hardware of this process."""
+"""Provenance of results: versions, commit, hardware, and fingerprints of the code."""
 
 from __future__ import annotations
 
@@ -21,19 +21,13 @@ def provenance() -> dict[str, Any]:
     """Versions, commit, and hardware of this process."""
     import torch
 
-    def version(package: str) -> str | None:
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            return None
-
     return {
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(
             _git("status", "--porcelain", "--", "genkl", "notebooks", "benchmarks")
         ),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES},
         "machine": {
             "system": platform.system(),
             "processor": _processor(),
@@ -42,6 +36,13 @@ def provenance() -> dict[str, Any]:
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _git(*arguments: str) -> str | None:
@@ -74,20 +75,20 @@ def code_fingerprints(modules: Iterable[str]) -> dict[str, str]:
     return {module: code_fingerprint(module) for module in modules}
 
 
-def changed_modules(fingerprints: Mapping[str, str]) -> tuple[str, ...]:
-    """Those modules whose source is no longer what it was, or no longer there.
+def changed_modules(fingerprints: Mapping[str, str]) -> dict[str, bool]:
+    """Those modules whose source is no longer what it was, and whether they are still there.
 
     Args:
         fingerprints: from `code_fingerprints`, as a record kept them.
     """
-
-    def now(module: str) -> str | None:
+    changed = {}
+    for module, then in fingerprints.items():
         try:
-            return code_fingerprint(module)
+            if code_fingerprint(module) != then:
+                changed[module] = True
         except ValueError:
-            return None
-
-    return tuple(module for module, then in fingerprints.items() if now(module) != then)
+            changed[module] = False
+    return changed
 
 
 def code_fingerprint(*modules: str) -> str:

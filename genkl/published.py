@@ -1,4 +1,4 @@
-"""What do the published scripts do that the paper does not say? Switches that bring it back.
+"""Switches back to the published scripts, where these depart from the text of the paper.
 
 The scripts behind the paper depart from its text in places that change results. This package
 follows the text; a function with the argument ``published_behaviour`` follows the scripts where
@@ -18,7 +18,7 @@ class Published(enum.Flag):
     have.
 
     Example:
-        >>> [one.name for one in Published.MINI_WEBVISION]
+        >>> [switch.name for switch in Published.MINI_WEBVISION]
         ['RATIO_OVER_ROW', 'SELECTION_ON_TEST', 'MIXUP_KEEPS_OWN_RATIO']
     """
 
@@ -84,8 +84,8 @@ def check_published(function: str, asked: Published, implemented: Published) -> 
         )
     missing = asked & ~implemented
     if missing:
-        known = ", ".join(one.name or "" for one in implemented)
-        lacking = ", ".join(one.name or "" for one in missing)
+        known = ", ".join(switch.name or "" for switch in implemented)
+        lacking = ", ".join(switch.name or "" for switch in missing)
         raise ValueError(
             f"{function} does not implement published_behaviour {lacking}; it implements {known}: "
             "leave the others out, or pass them to run_genkl, which implements them all"

@@ -1,4 +1,4 @@
-"""What exactly was measured? Runs as rows, and records that carry where they came from."""
+"""Records of results: runs as rows, tables with their provenance, and whether they are stale."""
 
 from __future__ import annotations
 
@@ -10,10 +10,25 @@ from typing import Any
 
 import pandas as pd
 
-from genkl.learn import Run, plain, round_to_dict, run_to_dict
+from genkl.learn import Run, round_to_dict, run_to_dict
 from genkl.provenance import changed_modules, code_fingerprints, provenance
+from genkl.storage import plain, write_json
 
 SCHEMA = 1
+MOVED = {
+    "genkl.backbones": "genkl.features",
+    "genkl.blockwise": "genkl.rule.blockwise",
+    "genkl.choose": "genkl.rule.choose",
+    "genkl.conformal": "genkl.rule.conformal",
+    "genkl.divergence": "genkl.rule.divergence",
+    "genkl.identify": "genkl.rule.identify",
+    "genkl.kinds": "genkl.rule.kinds",
+    "genkl.models": "genkl.networks",
+    "genkl.pipeline": "genkl.learn",
+    "genkl.pipeline.members": "genkl.learn.members",
+    "genkl.train": "genkl.learn",
+}
+"""Modules that records name and that have another name now."""
 
 
 def runs_to_frame(runs: Iterable[Run], *, every_round: bool = False) -> pd.DataFrame:
@@ -28,20 +43,15 @@ def runs_to_frame(runs: Iterable[Run], *, every_round: bool = False) -> pd.DataF
     """
     rows = []
     for run in runs:
-        for one in run.rounds if every_round else (run.best,):
-            rows.append(
-                {
-                    "method": run.method,
-                    "dataset": run.dataset,
-                    "seed": run.seed,
-                    "clean_labels": run.clean_labels,
-                    **{
-                        name: value
-                        for name, value in round_to_dict(one).items()
-                        if isinstance(value, int | float)
-                    },
-                }
-            )
+        about = {
+            "method": run.method,
+            "dataset": run.dataset,
+            "seed": run.seed,
+            "clean_labels": run.clean_labels,
+        }
+        for chosen in run.rounds if every_round else (run.best,):
+            values = round_to_dict(chosen).items()
+            rows.append(about | {name: v for name, v in values if isinstance(v, int | float)})
     return pd.DataFrame(rows)
 
 
@@ -87,12 +97,7 @@ def save_record(
             for name, table in (tables or {}).items()
         },
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(plain(record), indent=1, allow_nan=False) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
-    return path
+    return write_json(path, plain(record))
 
 
 def stale_because(record: Mapping[str, Any], **settings: Any) -> tuple[str, ...]:
@@ -103,8 +108,9 @@ def stale_because(record: Mapping[str, Any], **settings: Any) -> tuple[str, ...]
         settings: what its settings of these names should be now.
 
     Returns:
-        Reasons in words, one for each setting that differs, and one for all code that changed;
-        none where the record is current.
+        Reasons in words, one for each setting that differs, and one for all code that changed
+        (it says of a module that is no longer there where it has gone); none where the record is
+        current.
 
     Example:
         >>> stale_because({"settings": {"seeds": [0, 1]}, "code": {}}, seeds=[0, 1, 2])
@@ -117,8 +123,13 @@ def stale_because(record: Mapping[str, Any], **settings: Any) -> tuple[str, ...]
         if there.get(name) != value
     ]
     if changed := changed_modules(record.get("code", {})):
-        reasons.append(f"its code has changed since: {', '.join(changed)}")
+        names = (name if is_there else _gone(name) for name, is_there in changed.items())
+        reasons.append(f"its code has changed since: {', '.join(names)}")
     return tuple(reasons)
+
+
+def _gone(module: str) -> str:
+    return f"{module} (now {MOVED[module]})" if module in MOVED else f"{module} (gone)"
 
 
 def load_record(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -127,7 +138,7 @@ def load_record(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ValueError: not such a record, or written in another schema.
     """
-    record = json.loads(Path(path).read_text())
+    record = json.loads(Path(path).read_text("utf-8"))
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         found = record.get("schema") if isinstance(record, dict) else None
         raise ValueError(f"{path} has schema {found}, this version reads {SCHEMA}; write it anew")

@@ -1,4 +1,4 @@
-"""How is something kept so that it is either whole or not there? Atomic files with a checksum."""
+"""Atomic files: bytes, JSON, and tensors with a checksum; each is whole or not there."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def save_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> Path:
     Raises:
         ValueError: NaN or infinity, which JSON hasn't.
     """
-    plain = json.loads(json.dumps(values, allow_nan=False))
-    return write_json(path, {**plain, CHECKSUM: _json_checksum(plain)})
+    held = json.loads(json.dumps(values, allow_nan=False))
+    return write_json(path, {**held, CHECKSUM: _json_checksum(held)})
 
 
 def load_json(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def save_tensors(
 
     own = {name: _own_copy(tensor) for name, tensor in sorted(tensors.items())}
     text = json.dumps(values)
-    metadata = {VALUES: text, CHECKSUM: _checksum(own, text)}
+    metadata = {VALUES: text, CHECKSUM: hash_tensors(own, hashlib.sha256(text.encode()))}
     return write_atomically(path, save(own, metadata))
 
 
@@ -178,10 +178,11 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
         tensors = load(path.read_bytes())
-        values = json.loads(metadata[VALUES])
+        text = metadata[VALUES]
+        values = json.loads(text)
     except (SafetensorError, KeyError, ValueError) as error:
         raise DamagedFileError(f"{path} is damaged or of another kind ({error})") from error
-    if metadata.get(CHECKSUM) != _checksum(tensors, metadata[VALUES]):
+    if metadata.get(CHECKSUM) != hash_tensors(tensors, hashlib.sha256(text.encode())):
         raise DamagedFileError(f"{path} is damaged: its checksum does not match its content")
     return tensors, values
 
@@ -191,13 +192,22 @@ def _own_copy(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous().clone()
 
 
-def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
+def hash_tensors(tensors: Mapping[str, Tensor], digest: hashlib._Hash) -> str:
+    """Hash of tensors: their names, types, shapes and values.
+
+    Args:
+        tensors: by name, on any device; their order doesn't matter.
+        digest: such as ``hashlib.sha256()``; what it was fed before counts, too.
+
+    Returns:
+        Hexadecimal digits.
+    """
     import torch
 
-    digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+        held = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(held.numpy().data)
     return digest.hexdigest()
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -15,11 +18,17 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from book.machine.project import Project
+from genkl import extras
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 GROUPS = {"dependencies": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
-REQUIREMENTS = [Requirement(text) for group in GROUPS.values() for text in group]
+REQUIREMENTS = [
+    requirement
+    for group in GROUPS.values()
+    for requirement in map(Requirement, group)
+    if requirement.name != "genkl"  # an extra that holds another
+]
 
 
 def constraints() -> dict[str, str]:
@@ -32,6 +41,47 @@ def constraints() -> dict[str, str]:
 def test_every_dependency_is_named_once() -> None:
     names = [canonicalize_name(requirement.name) for requirement in REQUIREMENTS]
     assert sorted(names) == sorted(set(names))
+
+
+def test_the_bare_package_needs_few_others() -> None:
+    assert len(PROJECT["dependencies"]) <= 12
+
+
+def distributions(group: str) -> set[str]:
+    """Names of what a group installs itself."""
+    return {canonicalize_name(requirement.name) for requirement in map(Requirement, GROUPS[group])}
+
+
+def test_a_missing_module_is_said_to_come_with_the_extra_that_brings_it() -> None:
+    brought_by = packages_distributions()
+    for extra, modules in extras.MODULES.items():
+        for module in modules:
+            assert {canonicalize_name(name) for name in brought_by[module]} & distributions(extra)
+
+
+def test_whatever_the_package_imports_is_a_dependency_or_comes_with_an_extra() -> None:
+    brought_by = packages_distributions()
+    imported = {
+        module.partition(".")[0]
+        for path in (ROOT / "genkl").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for module in imports_of(node)
+    }
+    bare = {
+        module
+        for module in imported
+        if {canonicalize_name(name) for name in brought_by.get(module, ())}
+        & distributions("dependencies")
+    }
+    optional = {module for modules in extras.MODULES.values() for module in modules}
+    assert imported - set(sys.stdlib_module_names) - {"genkl"} - bare - optional == set()
+
+
+def imports_of(node: ast.AST) -> list[str]:
+    """Modules that a statement imports."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module or ""] if isinstance(node, ast.ImportFrom) else []
 
 
 def test_constraints_fix_every_dependency_to_a_version_it_allows() -> None:

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from genkl import load_record
+from genkl import load_record, stale_because
+from genkl.provenance import code_fingerprint
+from genkl.records import MOVED
 
 RECORDS = sorted((Path(__file__).parents[1] / "results").rglob("*.json"))
 
@@ -29,4 +31,31 @@ def test_a_result_carries_its_provenance(path):
     assert record["tables"]
     for run in record["runs"]:
         assert run["clean_labels"] > 0
-        assert run["best_round"] in [one["index"] for one in run["rounds"]]
+        assert run["best_round"] in [done["index"] for done in run["rounds"]]
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_record_says_of_every_module_it_names_whether_it_is_there(path):
+    record = load_record(path)
+    said = " ".join(stale_because(record))
+    for module in record.get("code", {}):
+        if not is_there(module):
+            assert f"{module} (now " in said or f"{module} (gone)" in said
+
+
+def is_there(module: str) -> bool:
+    try:
+        return bool(code_fingerprint(module))
+    except ValueError:
+        return False
+
+
+def test_modules_that_moved_are_named_with_their_new_names():
+    moved = {"genkl.train": "0" * 16, "genkl.never_was": "0" * 16, "genkl.losses": "0" * 16}
+    (reason,) = stale_because({"settings": {}, "code": moved})
+    assert reason == (
+        "its code has changed since: genkl.train (now genkl.learn), genkl.never_was (gone), "
+        "genkl.losses"
+    )
+    assert all(map(is_there, MOVED.values()))
+    assert not any(map(is_there, MOVED))

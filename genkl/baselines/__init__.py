@@ -1,4 +1,4 @@
-"""Does it learn better than the others do? The methods that GenKL is held against, on equal terms.
+"""Baselines: the methods that GenKL is held against, on equal terms, and the search of settings.
 
 Every method trains ``config.ensemble`` fresh models for ``config.train.steps`` steps on the clean
 and the noisy split together, and fine-tunes them on the clean split as GenKL does. Methods differ
@@ -7,10 +7,9 @@ predictions and neighbours, is their `Groundwork`: all get the same.
 """
 
 from genkl.baselines.groundwork import Groundwork
-from genkl.baselines.methods import METHODS, Method
+from genkl.baselines.method import Method
 from genkl.baselines.neighbors import nearest_neighbors, neighbor_labels
-from genkl.baselines.run import run_method
-from genkl.baselines.search import Search, search_settings
+from genkl.baselines.run import METHODS, Search, run_method, search_settings
 from genkl.baselines.selection import Selection, select_by_dsos, select_by_jo_src
 from genkl.baselines.transitions import (
     anchor_transition,

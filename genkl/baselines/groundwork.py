@@ -1,22 +1,26 @@
-"""What is known before training? Predictions and neighbours, made when a method asks for them."""
+"""Groundwork of methods: predictions and neighbours known before training, made when asked for."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor, nn
 
 from genkl.baselines.neighbors import nearest_neighbors
 from genkl.data import NoisyDataset
+from genkl.data.splitting import divide
 from genkl.engine import Engine, as_engine
 from genkl.features import Backbone
-from genkl.learn import Examples, GenKLConfig
-from genkl.learn.members import Setting, pretrain_members, ready_to_learn
-from genkl.losses import PAPER_LOSSES
+from genkl.learn import Examples, GenKLConfig, RunOptions
+from genkl.learn.iteration import Setup, pretrain_members
+from genkl.learn.run import ready_to_learn
 from genkl.networks import ModelFactory, default_model
 
 FOLDS = 5
+
+Made = TypeVar("Made")
 
 
 class Groundwork:
@@ -26,12 +30,12 @@ class Groundwork:
     build one with `prepare` and pass it to every `run_method`. It changes nothing but the time.
 
     Args:
-        setting: of a run.
+        setup: of a run.
     """
 
-    def __init__(self, setting: Setting) -> None:
-        self.setting = setting
-        self._made: dict[str, Any] = {}
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self._made: dict[str, object] = {}
 
     @staticmethod
     def prepare(
@@ -51,16 +55,16 @@ class Groundwork:
         Returns:
             Groundwork whose ``dataset`` holds what the models see, such as features.
         """
+        dataset.require("validation")
+        options = RunOptions(make_model=make_model, backbone=backbone, engine=engine)
         engine = as_engine(engine)
-        dataset = ready_to_learn(
-            dataset, config, make_model, backbone, engine, needs=("validation",)
-        )
-        return Groundwork(Setting(dataset, config, seed, make_model, PAPER_LOSSES, engine))
+        dataset = ready_to_learn(dataset, config, options, engine)
+        return Groundwork(Setup(dataset, config, seed, make_model, engine))
 
     @property
     def dataset(self) -> NoisyDataset:
         """What the models see."""
-        return self.setting.dataset
+        return self.setup.dataset
 
     @property
     def is_clean_empty(self) -> bool:
@@ -75,22 +79,22 @@ class Groundwork:
         Raises:
             ValueError: another seed, other pre-training, other networks, or other data.
         """
-        ours = self.setting
+        ours = self.setup
         pairs = {
             "seed": (ours.seed, seed),
             "config.pretrain": (ours.config.pretrain, config.pretrain),
             "config.first_ensemble": (ours.config.first_ensemble, config.first_ensemble),
             "make_model": (ours.make_model, make_model),
         }
-        for name, (mine, other) in pairs.items():
-            if mine != other:
+        for name, (mine, theirs) in pairs.items():
+            if mine != theirs:
                 raise ValueError(
-                    f"groundwork was prepared with {name} = {mine!r}, and now it is {other!r}; "
+                    f"groundwork was prepared with {name} = {mine!r}, and now it is {theirs!r}; "
                     "prepare one for each, see Groundwork.prepare"
                 )
         for name in ("clean", "noisy", "validation"):
-            mine, other = (getattr(one, name) for one in (self.dataset, dataset))
-            if mine.inputs is not other.inputs or not mine.labels.equal(other.labels):
+            mine, theirs = getattr(self.dataset, name), getattr(dataset, name)
+            if mine.inputs is not theirs.inputs or not mine.labels.equal(theirs.labels):
                 raise ValueError(
                     f"groundwork was prepared for another {name} split; pass groundwork.dataset "
                     "as the data set"
@@ -100,7 +104,7 @@ class Groundwork:
         """GenKL's first predictor: models trained on the clean split alone."""
         return self._once(
             "predictor",
-            lambda: self._train(self.setting.config.first_ensemble, self.setting.clean, "pretrain"),
+            lambda: self._train(self.setup.config.first_ensemble, self.setup.clean, "pretrain"),
         )
 
     def views(self) -> np.ndarray:
@@ -122,16 +126,14 @@ class Groundwork:
             raise ValueError(
                 "config.first_ensemble is 1, and two predictions are compared; use 2 or more"
             )
-        predict, noisy = self.setting.predict, self.dataset.noisy
+        predict, noisy = self.setup.predict, self.dataset.noisy
         return np.stack([predict(models[which::2], noisy) for which in (0, 1)])
 
     def noisy_probs(self) -> np.ndarray:
         """Averaged predictions for the noisy split by models that did not learn from it, (N, k)."""
         if self.is_clean_empty:
             return self.held_out_probs()
-        return self._once(
-            "noisy", lambda: self.setting.predict(self.predictor(), self.dataset.noisy)
-        )
+        return self._once("noisy", lambda: self.setup.predict(self.predictor(), self.dataset.noisy))
 
     def held_out_probs(self, repeat: int = 0) -> np.ndarray:
         """Predictions of the given label by models that saw only others, shape (N, k).
@@ -145,14 +147,14 @@ class Groundwork:
         return self._once(f"held out {repeat}", lambda: self._held_out_probs(repeat))
 
     def _held_out_probs(self, repeat: int) -> np.ndarray:
-        setting, noisy = self.setting, self.dataset.noisy
-        parts = divide(noisy.labels.numpy(), FOLDS, seed=setting.seed_of(0, repeat, 3))
-        given, probs = setting.as_given, np.empty((len(noisy), self.dataset.num_classes))
+        setup, noisy = self.setup, self.dataset.noisy
+        parts = divide(noisy.labels.numpy(), FOLDS, seed=setup.seed_of(0, repeat, 3))
+        given, probs = setup.as_given, np.empty((len(noisy), self.dataset.num_classes))
         for part in np.unique(parts):
             held_out = parts == part
-            learned = setting.clean + given.take(np.flatnonzero(~held_out))
+            learned = setup.clean + given.take(np.flatnonzero(~held_out))
             (model,) = self._train(1, learned, f"division-{repeat}-part-{part}")
-            probs[held_out] = setting.predict([model], noisy.take(np.flatnonzero(held_out)))
+            probs[held_out] = setup.predict([model], noisy.take(np.flatnonzero(held_out)))
         return probs
 
     def given_label_probs(self) -> np.ndarray:
@@ -160,9 +162,9 @@ class Groundwork:
         return self._once("given", self._given_label_probs)
 
     def _given_label_probs(self) -> np.ndarray:
-        count = self.setting.config.first_ensemble
-        models = self._train(count, self.setting.as_given, "given-labels")
-        return self.setting.predict(models, self.dataset.clean)
+        count = self.setup.config.first_ensemble
+        models = self._train(count, self.setup.as_given, "given-labels")
+        return self.setup.predict(models, self.dataset.clean)
 
     def neighbors(self, count: int) -> np.ndarray:
         """Nearest neighbours of the noisy instances, shape (N, count), in clean and noisy together.
@@ -179,7 +181,7 @@ class Groundwork:
         return known[:, :count]
 
     def _neighbors(self, count: int) -> np.ndarray:
-        everything: Examples = self.setting.clean + self.setting.as_given
+        everything: Examples = self.setup.clean + self.setup.as_given
         if not isinstance(everything.inputs, Tensor):
             raise ValueError(
                 f"the inputs of {self.dataset.name} are images on disk, and neighbours are looked "
@@ -190,33 +192,14 @@ class Groundwork:
             everything.inputs,
             count,
             start=len(self.dataset.clean),
-            device=str(self.setting.engine.device),
+            device=str(self.setup.engine.device),
         )
 
     def _train(self, count: int, examples: Examples, name: str) -> list[nn.Module]:
-        if self.setting.bar is not None:
-            self.setting.bar.expect(count * self.setting.config.pretrain.steps)
-        return pretrain_members(self.setting, count, examples=examples, name=name)
+        self.setup.recorder.bar.expect(count * self.setup.config.pretrain.steps)
+        return pretrain_members(self.setup, count, examples=examples, name=name)
 
-    def _once(self, name: str, make: Any) -> Any:
+    def _once(self, name: str, make: Callable[[], Made]) -> Made:
         if name not in self._made:
             self._made[name] = make()
         return self._made[name]
-
-
-def divide(labels: np.ndarray, parts: int, *, seed: int) -> np.ndarray:
-    """Divide instances into parts of about the same size, with a share of every label in each.
-
-    Args:
-        labels: shape (N,).
-        parts: how many.
-        seed: of the division.
-
-    Returns:
-        The part of each instance, shape (N,), 0..parts-1.
-    """
-    order = np.random.default_rng(seed).permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    part = np.empty(len(labels), dtype=np.int64)
-    part[order] = np.arange(len(labels)) % parts
-    return part

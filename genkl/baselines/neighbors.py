@@ -1,4 +1,4 @@
-"""Who is near? Nearest neighbours in frozen features, and what they say about a label."""
+"""Nearest neighbours in frozen features, and what they say about a label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which given labels are believed? Selections as Jo-SRC and DSOS make them, and confident learning.
+"""Methods that select labels: confident learning, Jo-SRC's and DSOS's ways, neighbours' votes.
 
 A selection gives every noisy instance a target distribution, or leaves it out.
 """
@@ -9,10 +9,25 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy.stats import beta as beta_distribution
 
+from genkl.baselines.groundwork import Groundwork
+from genkl.baselines.method import (
+    TWO_RATES,
+    Method,
+    Settings,
+    choice,
+    number,
+    with_targets,
+)
+from genkl.baselines.neighbors import neighbor_labels
 from genkl.detectors.evidence import Evidence, import_extra
 from genkl.detectors.labels import DSOS, jensen_shannon
+from genkl.learn import Lesson
+
+FILTERS = ("prune_by_noise_rate", "prune_by_class", "both", "confident_learning")
+"""Rules of confident learning."""
 
 MIXTURE_STEPS = 50
 TINY = float(np.finfo(np.float64).tiny)
@@ -157,7 +172,7 @@ def upper_component(values: np.ndarray) -> np.ndarray:
         components = [_Beta.of(scaled, weights) for weights in (1 - posterior, posterior)]
         posterior = _posterior(components, scaled)
     # Beyond the means, a wide component would win again what a narrow one lies nearer to.
-    low, high = sorted(one.mean for one in components)
+    low, high = sorted(component.mean for component in components)
     return _posterior(components, np.clip(scaled, low, high))
 
 
@@ -183,5 +198,95 @@ class _Beta:
 
 
 def _posterior(components: list[_Beta], values: np.ndarray) -> np.ndarray:
-    lower, upper = (one.density(values) for one in components)
+    lower, upper = (component.density(values) for component in components)
     return upper / np.maximum(lower + upper, TINY)
+
+
+# -- the methods -----------------------------------------------------------------------------------
+
+
+def confident(work: Groundwork, settings: Settings) -> Lesson:
+    """Without the labels that confident learning calls wrong."""
+    labels = work.dataset.noisy.labels.numpy()
+    probs = work.held_out_probs()
+    return _selected(work, select_by_confident_learning(probs, labels, settings["filter_by"]))
+
+
+def jo_src(work: Groundwork, settings: Settings) -> Lesson:
+    """Labels, predictions or the uniform vector, as Jo-SRC selects."""
+    labels = work.dataset.noisy.labels.numpy()
+    return _selected(work, select_by_jo_src(work.views(), labels, settings["tau_clean"]))
+
+
+def dsos(work: Groundwork, settings: Settings) -> Lesson:
+    """Labels, or predictions softened by degrees, as DSOS does."""
+    labels = work.dataset.noisy.labels.numpy()
+    return _selected(work, select_by_dsos(work.noisy_probs(), labels, settings["threshold"]))
+
+
+def relabelled_by_neighbors(work: Groundwork, settings: Settings) -> Lesson:
+    """Labels that most of the nearest neighbours have."""
+    dataset = work.dataset
+    labels = torch.cat([dataset.clean.labels, dataset.noisy.labels]).numpy()
+    weights = np.ones(len(labels))
+    weights[: len(dataset.clean)] = settings["clean_weight"]
+    given = dataset.noisy.labels.numpy()
+    near = work.neighbors(min(settings["neighbors"], len(labels) - 1))
+    voted = neighbor_labels(near, labels, weights, given, dataset.num_classes)
+    targets = np.eye(dataset.num_classes)[voted]
+    return _selected(work, Selection(targets, np.ones(len(voted), dtype=bool), voted == given))
+
+
+def _selected(work: Groundwork, selection: Selection) -> Lesson:
+    noisy = with_targets(work.setup.as_given, selection.targets)
+    kept = noisy.take(np.flatnonzero(selection.is_kept))
+    return Lesson(work.setup.clean + kept, facts=selection.facts())
+
+
+METHODS = (
+    Method(
+        "confident learning",
+        "selection",
+        "northcutt2021confident",
+        {"filter_by": FILTERS[0]},
+        {"filter_by": FILTERS[:2], **TWO_RATES},
+        confident,
+        checks={"filter_by": choice(*FILTERS)},
+    ),
+    Method(
+        "Jo-SRC selection",
+        "selection",
+        "yao2021josrc",
+        {"tau_clean": 0.75},
+        {"tau_clean": (0.75, 0.5), **TWO_RATES},
+        jo_src,
+        checks={"tau_clean": number(lambda x: 0 <= x <= 1, "a likelihood between 0 and 1")},
+    ),
+    Method(
+        "DSOS selection",
+        "selection",
+        "albert2022addressing",
+        {"threshold": math.log(2)},
+        {"threshold": (math.log(2), 0.5), **TWO_RATES},
+        dsos,
+        checks={
+            "threshold": number(
+                lambda x: 0 <= x <= math.log(4), "a collision entropy in nats, 0 to log 4"
+            )
+        },
+    ),
+    Method(
+        "kNN relabelling",
+        "targets",
+        "bahri2020deep",
+        {"neighbors": 20, "clean_weight": 5.0},
+        {"neighbors": (20, 50), **TWO_RATES},
+        relabelled_by_neighbors,
+        checks={
+            "neighbors": number(lambda x: x >= 1 and x == int(x), "how many, at least 1"),
+            "clean_weight": number(
+                lambda x: 0 <= x < math.inf, "the votes of a verified neighbour"
+            ),
+        },
+    ),
+)

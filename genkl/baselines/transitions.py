@@ -1,10 +1,15 @@
-"""How are labels confused? Transition matrices, and the targets that forward correction learns."""
+"""Forward correction: transition matrices of labels, and the targets that the method learns."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from genkl.baselines.groundwork import Groundwork
+from genkl.baselines.method import RATES, Method, Settings, number, with_targets
 from genkl.checks import check_labels, check_probabilities
+from genkl.learn import Lesson
+from genkl.losses import double_hot_loss
+from genkl.relabel import Role
 
 PUBLISHED_QUANTILE = 0.97
 """Of Patrini et al. for data sets with few classes; outliers don't become anchors."""
@@ -92,3 +97,28 @@ def forward_targets(given_labels: np.ndarray, transition: np.ndarray) -> np.ndar
             "small probability to that column"
         )
     return transition.T[np.asarray(given_labels)]
+
+
+def forward_corrected(work: Groundwork, settings: Settings) -> Lesson:
+    """Given labels through the transition matrix; verified ones as they are."""
+    if work.is_clean_empty:
+        transition = anchor_transition(work.held_out_probs(), settings["quantile"])
+    else:
+        transition = average_transition(work.given_label_probs(), work.dataset.clean.labels.numpy())
+    targets = forward_targets(work.dataset.noisy.labels.numpy(), transition)
+    examples = work.setup.clean + with_targets(work.setup.as_given, targets)
+    facts = {"label kept": float(np.diag(transition).mean())}
+    return Lesson(examples, dict.fromkeys(Role, double_hot_loss), facts=facts)
+
+
+METHODS = (
+    Method(
+        "forward correction",
+        "loss",
+        "patrini2017making",
+        {"quantile": PUBLISHED_QUANTILE},
+        RATES,
+        forward_corrected,
+        checks={"quantile": number(lambda x: 0 < x <= 1, "a quantile in (0, 1]")},
+    ),
+)

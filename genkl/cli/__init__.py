@@ -14,10 +14,18 @@ import sys
 from collections.abc import Sequence
 
 from genkl import __version__
-from genkl.cli import data, identify, moved, report, run
+from genkl.cli import data, identify, report, run
+from genkl.extras import explain_missing
 
-AREAS = (data, run, identify, report, moved)
+AREAS = (data, run, identify, report)
 """In the order that ``genkl --help`` lists them."""
+
+MOVED = {
+    "book": "python -m book",
+    "homework": "python -m teaching homework",
+    "labs": "python -m teaching labs",
+}
+"""Commands that moved out of the package: the new ones run in a checkout of the book."""
 
 FORESEEABLE = (OSError, ValueError, TypeError, ImportError, FloatingPointError, MemoryError)
 """What a user's input, files or machine can cause. Anything else is a defect, with a traceback."""
@@ -70,6 +78,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
+        arguments = sys.argv[1:] if arguments is None else arguments
+        if arguments and arguments[0] in MOVED:
+            raise ValueError(
+                f"genkl {arguments[0]} is now `{MOVED[arguments[0]]}`: run it in a checkout of the "
+                "book"
+            )
         options = build_parser().parse_args(arguments)
         return int(options.command(options) or 0)
     except KeyboardInterrupt:
@@ -85,5 +99,5 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _in_one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines()]
-    return " ".join(line for line in lines if line) or type(error).__name__
+    told = explain_missing(error) if isinstance(error, ImportError) else None
+    return " ".join((told or str(error)).split()) or type(error).__name__

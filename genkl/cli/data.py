@@ -5,23 +5,65 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-if TYPE_CHECKING:
-    from genkl.data.registry import Entry
+from genkl.cli.options import Pairs, add_options, value_of
+from genkl.data.registry import DATASETS, Entry, load_dataset
+from genkl.data.sources import DataNotFoundError, explain, fetch, find_data, is_present
 
 
-class _Names:
-    """The names of the data sets, looked up when they are asked for: that imports PyTorch."""
+class RootOptions:
+    """Options.
 
-    def __iter__(self) -> Iterator[str]:
-        from genkl.data.registry import DATASETS
+    Attributes:
+        data_root (FOLDER): your data folder, to look in and to fetch to (default: $GENKL_DATA, then
+            the cache)
+    """
 
-        return iter(DATASETS)
+    data_root: str | None = None
 
-    def __contains__(self, name: object) -> bool:
-        return name in list(self)
+
+class DatasetOptions(RootOptions):
+    """Data.
+
+    Attributes:
+        data_root (FOLDER): your data folder (default: $GENKL_DATA, then the cache)
+        options (-o KEY VALUE): an option of the data set's loader, such as -o noisy_limit 10000;
+            can be repeated (default: the loader's own)
+    """
+
+    options: Pairs
+
+
+class ListOptions:
+    """Options.
+
+    Attributes:
+        json: for programs (default: for people)
+    """
+
+    json: bool = False
+
+
+class ShowOptions:
+    """Options.
+
+    Attributes:
+        seed (N): of the splits (default: %(default)s)
+    """
+
+    seed: int = 0
+
+
+class CheckOptions:
+    """Options.
+
+    Attributes:
+        workers (N): processes (default: one a core)
+    """
+
+    workers: int | None = None
 
 
 def add_parser(areas: Any) -> None:
@@ -36,79 +78,31 @@ def add_parser(areas: Any) -> None:
         description="Data sets: what there is, where it is, and what is in it.",
     )
     commands = data.add_subparsers(required=True, metavar="COMMAND")
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument(
-        "--data-root", metavar="FOLDER", help="your data folder (default: $GENKL_DATA, the cache)"
-    )
-    named = argparse.ArgumentParser(add_help=False)
-    named.add_argument("name", metavar="NAME", choices=_Names(), help="%(choices)s")
-    loaded = argparse.ArgumentParser(add_help=False)
-    loaded.add_argument(
-        "-o", dest="options", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"),
-        help="an option of the loader, such as: -o labels worst; can be repeated "
-        "(default: the loader's own)",
-    )  # fmt: skip
 
-    one = commands.add_parser(
-        "list", parents=[shared], help="every data set: is it here, licence, size, how to get it"
-    )
-    one.add_argument("--json", action="store_true", help="for programs (default: for people)")
-    one.set_defaults(command=_list)
+    def add(name: str, command: Callable[..., int | None], *groups: type) -> None:
+        told = (command.__doc__ or "").rstrip(".")
+        parser = commands.add_parser(name, help=told[:1].lower() + told[1:])
+        parser.set_defaults(command=command, seed=0)
+        if name != "list":
+            parser.add_argument("name", metavar="NAME", choices=DATASETS, help="%(choices)s")
+        add_options(parser, *groups)
 
-    one = commands.add_parser(
-        "get", parents=[named], help="download a data set whose licence allows it"
-    )
-    one.add_argument("--data-root", metavar="FOLDER", help="where to (default: as for list)")
-    one.set_defaults(command=_get)
-
-    one = commands.add_parser(
-        "show", parents=[named, shared, loaded], help="count a data set's classes and noise"
-    )
-    one.add_argument("--seed", type=int, default=0, help="of the splits (default: 0)")
-    one.set_defaults(command=_show)
-
-    one = commands.add_parser(
-        "check",
-        parents=[named, shared, loaded],
-        help="decode every image and name those that can't be read",
-    )
-    one.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
-    one.set_defaults(command=_check, seed=0)
-
-
-def _facts(entry: Entry, data_root: str | None) -> dict[str, Any]:
-    from genkl.data.sources import find_data, is_present
-
-    source = entry.source
-    lacking = [one for one in (source, *entry.also_needs) if not is_present(one, data_root)]
-    present = not lacking
-    where = None
-    if present and source.folders:
-        where = str(find_data(source, data_root))
-    return {
-        "name": source.name,
-        "title": source.title,
-        "present": present,
-        "where": where,
-        "licence": source.licence,
-        "size": source.size,
-        "home": source.url,
-        "how_to_get": " ".join(one.how_to_get for one in lacking or (source,)),
-        "downloads": bool(source.downloads),
-    }
+    add("list", _list, RootOptions, ListOptions)
+    add("get", _get, RootOptions)
+    add("show", _show, DatasetOptions, ShowOptions)
+    add("check", _check, DatasetOptions, CheckOptions)
 
 
 def _list(options: argparse.Namespace) -> None:
-    from genkl.data.registry import DATASETS
-
+    """Every data set: is it here, licence, size, how to get it."""
     facts = [_facts(entry, options.data_root) for entry in DATASETS.values()]
     if options.json:
         print(json.dumps(facts, indent=1))
         return
-    width = max(len(fact["name"]) for fact in facts)
+    width = max(map(len, DATASETS)) + 8
     for fact in facts:
         mark = "here" if fact["present"] else "yours" if fact["licence"] == "yours" else "-"
-        print(f"{fact['name']:<{width}}  {mark:<5} {fact['title']}")
+        print(f"{fact['name']:<{width - 8}}  {mark:<5} {fact['title']}")
         lines = [f"{fact['size']}; licence: {fact['licence']}"]
         if fact["where"]:
             lines.append(f"in {fact['where']}")
@@ -117,68 +111,88 @@ def _list(options: argparse.Namespace) -> None:
             if fact["downloads"]:
                 lines.append(f"genkl data get {fact['name']}")
         for line in lines:
-            print(textwrap.fill(line, 96, initial_indent=" " * (width + 8),
-                                subsequent_indent=" " * (width + 8)))  # fmt: skip
-    print("\nLooked in: --data-root, or $GENKL_DATA and the cache. Load one with "
-          "genkl.load_dataset(NAME).")  # fmt: skip
+            print(textwrap.indent(textwrap.fill(line, 96 - width), " " * width))
+    print(
+        "\nLooked in: --data-root, or $GENKL_DATA and the cache. Load one with "
+        "genkl.load_dataset(NAME)."
+    )
+
+
+def _facts(entry: Entry, data_root: str | None) -> dict[str, Any]:
+    source = entry.source
+    lacking = [
+        needed for needed in (source, *entry.also_needs) if not is_present(needed, data_root)
+    ]
+    found = str(find_data(source, data_root)) if source.folders and not lacking else None
+    return {
+        "name": source.name,
+        "title": source.title,
+        "present": not lacking,
+        "where": found,
+        "licence": source.licence,
+        "size": source.size,
+        "home": source.url,
+        "how_to_get": " ".join(needed.how_to_get for needed in lacking or (source,)),
+        "downloads": bool(source.downloads),
+    }
 
 
 def _get(options: argparse.Namespace) -> None:
-    from genkl.data.registry import DATASETS
-    from genkl.data.sources import DataNotFoundError, explain, fetch, find_data, is_present
-
-    source = DATASETS[options.name].source
-    if source.package is not None:
-        if not is_present(source):
-            raise DataNotFoundError(explain(source))
-        print(f"{source.title} comes with the package {source.package}, which is installed")
+    """Download a data set whose licence allows it."""
+    entry = DATASETS[options.name]
+    if entry.source.package is not None:
+        if not is_present(entry.source):
+            raise DataNotFoundError(explain(entry.source))
+        print(
+            f"{entry.source.title} comes with the package {entry.source.package}, which is "
+            "installed"
+        )
         return
-    needed = [source, *DATASETS[options.name].also_needs]
-    for one in needed:
-        if is_present(one, options.data_root):
-            print(f"{one.title} is here: {find_data(one, options.data_root)}")
+    for source in (entry.source, *entry.also_needs):
+        if is_present(source, options.data_root):
+            where = find_data(source, options.data_root)
         else:
-            print(f"{one.title}: licence {one.licence}")
-            print(f"{one.title} is here: {fetch(one, options.data_root)}")
-
-
-def _load(options: argparse.Namespace):
-    from genkl.data.registry import DATASETS, load_dataset
-
-    chosen = {key: _value(text) for key, text in options.options}
-    if DATASETS[options.name].source.folders and options.data_root is not None:
-        chosen["data_root"] = options.data_root
-    return load_dataset(options.name, seed=options.seed, **chosen)
+            print(f"{source.title}: licence {source.licence}")
+            where = fetch(source, options.data_root)
+        print(f"{source.title} is here: {where}")
 
 
 def _show(options: argparse.Namespace) -> None:
+    """Count a data set's classes and noise."""
     from genkl.data.statistics import count_kinds, count_labels
 
-    dataset, truth = _load(options)
+    dataset, truth = load(options.name, options)
     print(count_labels(dataset).to_string())
     print(f"\nnoisy split, according to: {truth.source}")
     print(count_kinds(dataset, truth).to_string())
 
 
 def _check(options: argparse.Namespace) -> int:
+    """Decode every image and name those that can't be read."""
     from genkl.data.images import as_images
     from genkl.data.loading import check_images
 
-    dataset, _ = _load(options)
+    dataset, _ = load(options.name, options)
     broken = 0
     for name, split in {**dataset.splits(), **dataset.more_tests}.items():
         if len(split) == 0:
             continue
-        report = check_images(as_images(split.inputs), num_workers=options.workers)
-        for path, reason in zip(report.names, report.reasons, strict=True):
+        unreadable = check_images(as_images(split.inputs), num_workers=options.workers)
+        for path, reason in zip(unreadable.names, unreadable.reasons, strict=True):
             print(f"{name}: {path}: {reason}")
-        broken += len(report)
-        print(f"{name}: {len(split)} images, {len(report) or 'none'} can't be read")
+        broken += len(unreadable)
+        print(f"{name}: {len(split)} images, {len(unreadable) or 'none'} can't be read")
     return 1 if broken else 0
 
 
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+def load(name: str, options: argparse.Namespace) -> tuple[Any, Any]:
+    """A data set and its truth, as --seed, --data-root and -o say.
+
+    Raises:
+        ValueError: a bad option; the message says what to do.
+        DataNotFoundError: its files are not here; says how to get them.
+    """
+    chosen = {key: value_of(text) for key, text in options.options}
+    if options.data_root is not None and DATASETS[name].source.folders:
+        chosen["data_root"] = options.data_root
+    return load_dataset(name, seed=options.seed, **chosen)

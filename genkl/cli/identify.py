@@ -1,13 +1,11 @@
-"""``genkl identify``: flag the non-conforming rows in a file of predictions."""
+"""``genkl identify``: the command's help and options; `genkl.cli.identification` does it."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-from typing import Any
+from typing import Any, Literal
 
-PRESETS = {"clothing1m": "CLOTHING1M", "food101n": "FOOD101N", "mini-webvision": "MINI_WEBVISION"}
-"""Name on the command line -> name in `genkl`."""
+from genkl.cli.options import Names, add_options
 
 DESCRIPTION = """\
 Flag the predictions that conform to no class: those with D(p||q) >= 0, the generalized KL
@@ -29,6 +27,115 @@ examples:
   genkl identify probs.npy --auto-beta --conforming validation_probs.npy --out table.parquet
   genkl identify large.parquet --id image --alpha 0.9 --out is_nc.npy --dry-run"""
 
+FILE = """\
+file of N rows of k probabilities: .npy (N, k); .csv or .parquet with a column for each class, or
+.parquet with one column of lists"""
+
+
+class Alpha:
+    """A number on the command line, or auto."""
+
+    def __new__(cls, text: str) -> float | str:
+        """The number, or "auto"."""
+        try:
+            return text if text == "auto" else float(text)
+        except ValueError:
+            message = f"{text!r} is neither a number nor auto"
+            raise argparse.ArgumentTypeError(message) from None
+
+
+class InputOptions:
+    """Predictions.
+
+    Attributes:
+        id (COLUMN): column of a table that names its rows (default: none, rows are numbered from 0)
+        classes (NAME,NAME,...): columns of a table that hold the probabilities, in order of the
+            classes (default: all but those of --id and --label-column); for .npy, names for its
+            columns (default: numbers)
+        from_logits: apply a softmax first, in double precision (default: the rows are
+            probabilities)
+        labels (FILE): given labels, numbers from 0 or names of classes: .npy (N,), .csv or
+            .parquet. Rows are matched by the column of --id where FILE has it, else by their order
+            (default: none)
+        label_column (COLUMN): column of --labels, or without --labels of PRED_PROBS, that holds the
+            given labels (default: the only one in --labels besides that of --id)
+    """
+
+    id: str | None = None
+    classes: Names | None = None
+    from_logits: bool = False
+    labels: str | None = None
+    label_column: str | None = None
+
+
+class RuleOptions:
+    """Rule.
+
+    Attributes:
+        preset: alpha, beta, sigma, number and seed of the vectors as the paper's scripts have them;
+            options given beside it win (default: none)
+        alpha (NUMBER|auto): greater than 0, larger flags fewer; auto chooses it from --conforming
+            (default: that of --preset; auto with --auto-beta, or with --conforming and no --preset)
+        beta (NUMBER): in [0, 1/k), larger flags more (default: that of --preset, or 0.5/k, so that
+            entries of half the uniform probability are dominant)
+        sigma (NUMBER): spread of the uniform-like vectors (default: that of --preset, or 0.05)
+        num_vectors (N): how many uniform-like vectors (default: that of --preset, or 20)
+        seed (N): of the vectors, and of the halves in --auto-beta (default: the first of --preset,
+            or 0)
+        permutation_invariant: use every permutation of every vector, so that the order of the
+            classes does not matter (default: the vectors as drawn, as the paper does)
+        threads (N): the result does not depend on it (default: one a core)
+    """
+
+    preset: Literal["clothing1m", "food101n", "mini-webvision"] | None = None
+    alpha: Alpha | None = None
+    beta: float | None = None
+    sigma: float | None = None
+    num_vectors: int | None = None
+    seed: int | None = None
+    permutation_invariant: bool = False
+    threads: int | None = None
+
+
+class ConformingOptions:
+    """Alpha and beta from conforming predictions.
+
+    Attributes:
+        conforming (FILE): predictions of the same models for instances known to conform that none
+            was trained on, in any format of PRED_PROBS (default: none)
+        max_flag_rate (SHARE): share of conforming instances that may be flagged (default: 0.05)
+        confidence (PROBABILITY): keep that promise with this probability (default: on average)
+        auto_beta: try ten betas from 0 to 0.95/k; take the one that flags most at that rate
+            (default: --beta)
+    """
+
+    conforming: str | None = None
+    max_flag_rate: float | None = None
+    confidence: float | None = None
+    auto_beta: bool = False
+
+
+class OutputOptions:
+    """Output.
+
+    Attributes:
+        out (FILE): write the table: .csv, .parquet, or - for CSV to stdout (the summary then goes
+            to stderr); or .npy, one value per row, in bounded memory (default: print the summary
+            and the first flagged rows)
+        values: what an .npy output holds: booleans, or critical alphas (default: %(default)s)
+        overwrite: replace FILE (default: refuse to)
+        show (N): flagged rows to print where --out is not given (default: %(default)s)
+        dry_run: print settings and plan, and do nothing else (default: do it)
+        json: print settings and summary, or plan, for programs (default: for people)
+    """
+
+    out: str | None = None
+    values: Literal["mask", "scores"] = "mask"
+    overwrite: bool = False
+    show: int = 10
+    dry_run: bool = False
+    json: bool = False
+
 
 def add_parser(areas: Any) -> None:
     """Add the command.
@@ -44,148 +151,11 @@ def add_parser(areas: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(command=_identify)
-    _add_input(parser.add_argument_group("predictions"))
-    _add_rule(parser.add_argument_group("rule"))
-    _add_automatic(parser.add_argument_group("alpha and beta from conforming predictions"))
-    _add_output(parser.add_argument_group("output"))
-
-
-def _add_input(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "pred_probs", metavar="PRED_PROBS",
-        help="file of N rows of k probabilities: .npy (N, k); .csv or .parquet with a column for "
-        "each class, or .parquet with one column of lists",
-    )  # fmt: skip
-    group.add_argument(
-        "--id", metavar="COLUMN",
-        help="column of a table that names its rows (default: none, rows are numbered from 0)",
-    )  # fmt: skip
-    group.add_argument(
-        "--classes", type=_names, metavar="NAME,NAME,...",
-        help="columns of a table that hold the probabilities, in order of the classes (default: "
-        "all but those of --id and --label-column); for .npy, names for its columns (default: "
-        "numbers)",
-    )  # fmt: skip
-    group.add_argument(
-        "--from-logits", action="store_true",
-        help="apply a softmax first, in double precision (default: the rows are probabilities)",
-    )  # fmt: skip
-    group.add_argument(
-        "--labels", metavar="FILE",
-        help="given labels, numbers from 0 or names of classes: .npy (N,), .csv or .parquet. Rows "
-        "are matched by the column of --id where FILE has it, else by their order (default: none)",
-    )  # fmt: skip
-    group.add_argument(
-        "--label-column", metavar="COLUMN",
-        help="column of --labels, or without --labels of PRED_PROBS, that holds the given labels "
-        "(default: the only one in --labels besides that of --id)",
-    )  # fmt: skip
-
-
-def _add_rule(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--preset", choices=PRESETS,
-        help="alpha, beta, sigma, number and seed of the vectors as the paper's scripts have them; "
-        "options given beside it win (default: none)",
-    )  # fmt: skip
-    group.add_argument(
-        "--alpha", type=_alpha, metavar="NUMBER|auto",
-        help="greater than 0, larger flags fewer; auto chooses it from --conforming (default: that "
-        "of --preset; auto with --auto-beta, or with --conforming and no --preset)",
-    )  # fmt: skip
-    group.add_argument(
-        "--beta", type=float, metavar="NUMBER",
-        help="in [0, 1/k), larger flags more (default: that of --preset, or 0.5/k, so that entries "
-        "of half the uniform probability are dominant)",
-    )  # fmt: skip
-    group.add_argument(
-        "--sigma", type=float, metavar="NUMBER",
-        help="spread of the uniform-like vectors (default: that of --preset, or 0.05)",
-    )  # fmt: skip
-    group.add_argument(
-        "--num-vectors", type=int, metavar="N",
-        help="how many uniform-like vectors (default: that of --preset, or 20)",
-    )  # fmt: skip
-    group.add_argument(
-        "--seed", type=int, metavar="N",
-        help="of the vectors, and of the halves in --auto-beta (default: the first of --preset, "
-        "or 0)",
-    )  # fmt: skip
-    group.add_argument(
-        "--permutation-invariant", action="store_true",
-        help="use every permutation of every vector, so that the order of the classes does not "
-        "matter (default: the vectors as drawn, as the paper does)",
-    )  # fmt: skip
-    group.add_argument(
-        "--threads", type=int, metavar="N",
-        help="the result does not depend on it (default: one a core)",
-    )  # fmt: skip
-
-
-def _add_automatic(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--conforming", metavar="FILE",
-        help="predictions of the same models for instances known to conform that none was trained "
-        "on, in any format of PRED_PROBS (default: none)",
-    )  # fmt: skip
-    group.add_argument(
-        "--max-flag-rate", type=float, metavar="SHARE",
-        help="share of conforming instances that may be flagged (default: 0.05)",
-    )  # fmt: skip
-    group.add_argument(
-        "--confidence", type=float, metavar="PROBABILITY",
-        help="keep that promise with this probability (default: on average)",
-    )  # fmt: skip
-    group.add_argument(
-        "--auto-beta", action="store_true",
-        help="try ten betas from 0 to 0.95/k; take the one that flags most at that rate "
-        "(default: --beta)",
-    )  # fmt: skip
-
-
-def _add_output(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--out", metavar="FILE",
-        help="write the table: .csv, .parquet, or - for CSV to stdout (the summary then goes to "
-        "stderr); or .npy, one value per row, in bounded memory (default: print the summary and "
-        "the first flagged rows)",
-    )  # fmt: skip
-    group.add_argument(
-        "--values", choices=("mask", "scores"), default="mask",
-        help="what an .npy output holds: booleans, or critical alphas (default: %(default)s)",
-    )  # fmt: skip
-    group.add_argument("--overwrite", action="store_true", help="replace FILE (default: refuse to)")
-    group.add_argument(
-        "--show", type=int, default=10, metavar="N",
-        help="flagged rows to print where --out is not given (default: %(default)s)",
-    )  # fmt: skip
-    group.add_argument(
-        "--dry-run", action="store_true",
-        help="print settings and plan, and do nothing else (default: do it)",
-    )  # fmt: skip
-    group.add_argument(
-        "--json", action="store_true",
-        help="print settings and summary, or plan, for programs (default: for people)",
-    )  # fmt: skip
+    parser.add_argument("pred_probs", metavar="PRED_PROBS", help=FILE)
+    add_options(parser, InputOptions, RuleOptions, ConformingOptions, OutputOptions)
 
 
 def _identify(options: argparse.Namespace) -> None:
     from genkl.cli.identification import identify
 
     identify(options)
-
-
-def _names(text: str) -> list[str]:
-    names = [name.strip() for name in next(csv.reader([text]), [])]
-    if "" in names or not names:
-        raise argparse.ArgumentTypeError(f"{text!r} names a class by nothing; separate with commas")
-    return names
-
-
-def _alpha(text: str) -> float | str:
-    if text == "auto":
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto") from None

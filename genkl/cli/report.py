@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import csv
-from typing import Any
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+
+from genkl.cli.options import Names, add_options
+from genkl.data.sources import DataNotFoundError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from genkl.data.images import ImageFiles
+    from genkl.data.tables import Predictions
+    from genkl.report import Assessment
 
 DESCRIPTION = """\
 Write one HTML page, and a table, that show what to look at in images and labels you don't trust:
@@ -29,6 +42,142 @@ examples:
   genkl report probs.npy --labels given.npy --features features.npy --conforming validation.npy"""
 
 
+class LabelOptions:
+    """Labels.
+
+    Attributes:
+        labels (FILE): given labels: for a folder a .csv or .tsv, in it or elsewhere (default: the
+            name of the sub-folder that an image is in); for predictions .npy, .csv or .parquet
+            (default: none, and no label is judged)
+        label_column (COLUMN): column that holds them (default: label in the table of a folder; the
+            only one besides that of --id in another)
+        classes (NAME,NAME,...): names of the classes; in a table of predictions those columns
+            (default: the labels that occur; every column but those of --id and --label-column)
+    """
+
+    labels: str | None = None
+    label_column: str | None = None
+    classes: Names | None = None
+
+
+class FolderOptions:
+    """A folder of images.
+
+    Attributes:
+        image_column (COLUMN): column of --labels with paths relative to the folder (default: image)
+        image_suffix (TEXT): what these paths lack, such as .jpg (default: nothing)
+        verified_column (COLUMN): column of --labels with labels that somebody checked, empty where
+            nobody did. They teach instead of the given ones, and tell how often conforming images
+            are flagged (default: verified, where there is one)
+        non_conforming_name (NAME): what that column says where no class fits, such as none in the
+            table that the page saves (default: nothing)
+        no_label (NAME): what --label-column says where there is no label, such as "Not sure"; can
+            be repeated (default: nothing)
+        missing: files in --labels that are not there (default: raise)
+        backbone (NAME): network of torchvision or timm that the features come from (default:
+            EfficientNet-Lite0, whose weights a package holds)
+        weights (FILE|default|random): of --backbone (default: those that the framework publishes)
+        size (PIXELS): of its input; fewer are faster and see less (default: the network's own)
+        device (NAME): auto, cpu, cuda, mps (default: auto)
+    """
+
+    image_column: str | None = None
+    image_suffix: str | None = None
+    verified_column: str | None = None
+    non_conforming_name: str | None = None
+    no_label: list[str]
+    missing: Literal["raise", "skip"] | None = None
+    backbone: str | None = None
+    weights: str | None = None
+    size: int | None = None
+    device: str | None = None
+
+
+class TableOptions:
+    """A table of predictions.
+
+    Attributes:
+        id (COLUMN): column that names the rows; with --images, paths relative to it (default:
+            numbers)
+        images (FOLDER): where the images are (default: none are shown)
+        features (FILE): .npy (N, d), to tell ambiguous from out of distribution by distance
+            (default: by how much of the probability two classes hold, which tells little)
+        from_logits: apply a softmax first (default: the rows are probabilities)
+        conforming (FILE): predictions for instances known to conform that no model learned from;
+            alpha is chosen by them (default: none)
+    """
+
+    id: str | None = None
+    images: str | None = None
+    features: str | None = None
+    from_logits: bool = False
+    conforming: str | None = None
+
+
+class CriteriaOptions:
+    """What is flagged (the page can move the thresholds).
+
+    Attributes:
+        alpha (NUMBER): greater than 0, larger flags fewer (default: keeps within --max-flag-rate)
+        max_flag_rate (SHARE): of the images known to conform that may be flagged; where too few are
+            known, of all (default: 0.05)
+        beta (NUMBER): in [0, 1/k) (default: 0.5/k)
+        sigma (NUMBER): spread of the uniform-like vectors (default: 0.05)
+        num_vectors (N): how many of them (default: 20)
+        permutation_invariant: use every permutation of every vector (default: the vectors as drawn)
+        min_gap (PROBABILITY): a label is likely wrong if another class has so much more (default:
+            calls as many wrong as are confidently of another class)
+        max_distance (NUMBER): farther from images that conform is out of distribution (default:
+            their median)
+        min_top_two_mass (SHARE): without features, ambiguous is what gives two classes so much
+            (default: 0.9)
+        seed (N): of the vectors, the folds and the sample that distances are measured to (default:
+            %(default)s)
+    """
+
+    alpha: float | None = None
+    max_flag_rate: float | None = None
+    beta: float | None = None
+    sigma: float | None = None
+    num_vectors: int | None = None
+    permutation_invariant: bool = False
+    min_gap: float | None = None
+    max_distance: float | None = None
+    min_top_two_mass: float | None = None
+    seed: int = 0
+
+
+class OutputOptions:
+    """Output.
+
+    Attributes:
+        out (FILE.html): the page (default: %(default)s)
+        csv (FILE.csv): the table (default: beside the page, with its name)
+        title (TEXT): of the page (default: the name of FOLDER_OR_TABLE)
+        max_thumbnails (N): images that the page holds itself, the ones to look at first; the others
+            it shows from their files (default: %(default)s, about 10 MB)
+        overwrite: replace both files (default: refuse to)
+        dry_run: check everything that can be checked at once, say what would be done, do nothing
+            else (default: do it)
+        json: print for programs (default: for people)
+    """
+
+    out: str = "report.html"
+    csv: str | None = None
+    title: str | None = None
+    max_thumbnails: int = 3000
+    overwrite: bool = False
+    dry_run: bool = False
+    json: bool = False
+
+
+NETWORK = ("backbone", "weights", "size", "device")
+"""Of `FolderOptions`; the others say what the columns of the table of labels are."""
+
+Work = tuple[Callable[[], dict[str, Any]], Callable[[], "tuple[Assessment, ImageFiles | None]"]]
+"""What is there, for ``--dry-run``; and the assessment, with the images where there are any."""
+
+
 def add_parser(areas: Any) -> None:
     """Add the command.
 
@@ -44,184 +193,264 @@ def add_parser(areas: Any) -> None:
     )
     parser.set_defaults(command=_report)
     parser.add_argument(
-        "source", metavar="FOLDER_OR_TABLE",
+        "source",
+        metavar="FOLDER_OR_TABLE",
         help="folder of images; or predictions as 'genkl identify' reads them: .npy (N, k), .csv "
         "or .parquet with a column for each class",
-    )  # fmt: skip
-    _add_labels(parser.add_argument_group("labels"))
-    _add_folder(parser.add_argument_group("a folder of images"))
-    _add_table(parser.add_argument_group("a table of predictions"))
-    _add_rule(parser.add_argument_group("what is flagged (the page can move the thresholds)"))
-    _add_output(parser.add_argument_group("output"))
-
-
-def _add_labels(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--labels", metavar="FILE",
-        help="given labels: for a folder a .csv or .tsv, in it or elsewhere (default: the name of "
-        "the sub-folder that an image is in); for predictions .npy, .csv or .parquet (default: "
-        "none, and no label is judged)",
-    )  # fmt: skip
-    group.add_argument(
-        "--label-column", metavar="COLUMN",
-        help="column that holds them (default: label in the table of a folder; the only one "
-        "besides that of --id in another)",
-    )  # fmt: skip
-    group.add_argument(
-        "--classes", type=_names, metavar="NAME,NAME,...",
-        help="names of the classes; in a table of predictions those columns (default: the labels "
-        "that occur; every column but those of --id and --label-column)",
-    )  # fmt: skip
-
-
-def _add_folder(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--image-column", metavar="COLUMN",
-        help="column of --labels with paths relative to the folder (default: image)",
-    )  # fmt: skip
-    group.add_argument(
-        "--image-suffix", metavar="TEXT",
-        help="what these paths lack, such as .jpg (default: nothing)",
-    )  # fmt: skip
-    group.add_argument(
-        "--verified-column", metavar="COLUMN",
-        help="column of --labels with labels that somebody checked, empty where nobody did. They "
-        "teach instead of the given ones, and tell how often conforming images are flagged "
-        "(default: verified, where there is one)",
-    )  # fmt: skip
-    group.add_argument(
-        "--non-conforming-name", metavar="NAME",
-        help="what that column says where no class fits, such as none in the table that the page "
-        "saves (default: nothing)",
-    )  # fmt: skip
-    group.add_argument(
-        "--no-label", action="append", metavar="NAME",
-        help='what --label-column says where there is no label, such as "Not sure"; can be '
-        "repeated (default: nothing)",
-    )  # fmt: skip
-    group.add_argument(
-        "--missing", choices=("raise", "skip"),
-        help="files in --labels that are not there (default: raise)",
-    )  # fmt: skip
-    group.add_argument(
-        "--backbone", metavar="NAME",
-        help="network of torchvision or timm that the features come from (default: "
-        "EfficientNet-Lite0, whose weights a package holds)",
-    )  # fmt: skip
-    group.add_argument(
-        "--weights", metavar="FILE|default|random",
-        help="of --backbone (default: those that the framework publishes)",
-    )  # fmt: skip
-    group.add_argument(
-        "--size", type=int, metavar="PIXELS",
-        help="of its input; fewer are faster and see less (default: the network's own)",
-    )  # fmt: skip
-    group.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, mps (default: auto)")
-
-
-def _add_table(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--id", metavar="COLUMN",
-        help="column that names the rows; with --images, paths relative to it (default: numbers)",
-    )  # fmt: skip
-    group.add_argument(
-        "--images", metavar="FOLDER", help="where the images are (default: none are shown)"
     )
-    group.add_argument(
-        "--features", metavar="FILE",
-        help=".npy (N, d), to tell ambiguous from out of distribution by distance (default: by how "
-        "much of the probability two classes hold, which tells little)",
-    )  # fmt: skip
-    group.add_argument(
-        "--from-logits", action="store_true",
-        help="apply a softmax first (default: the rows are probabilities)",
-    )  # fmt: skip
-    group.add_argument(
-        "--conforming", metavar="FILE",
-        help="predictions for instances known to conform that no model learned from; alpha is "
-        "chosen by them (default: none)",
-    )  # fmt: skip
-
-
-def _add_rule(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--alpha", type=float, metavar="NUMBER",
-        help="greater than 0, larger flags fewer (default: keeps within --max-flag-rate)",
-    )  # fmt: skip
-    group.add_argument(
-        "--max-flag-rate", type=float, metavar="SHARE",
-        help="of the images known to conform that may be flagged; where too few are known, of all "
-        "(default: 0.05)",
-    )  # fmt: skip
-    group.add_argument("--beta", type=float, metavar="NUMBER", help="in [0, 1/k) (default: 0.5/k)")
-    group.add_argument(
-        "--sigma", type=float, metavar="NUMBER",
-        help="spread of the uniform-like vectors (default: 0.05)",
-    )  # fmt: skip
-    group.add_argument(
-        "--num-vectors", type=int, metavar="N", help="how many of them (default: 20)"
-    )
-    group.add_argument(
-        "--permutation-invariant", action="store_true",
-        help="use every permutation of every vector (default: the vectors as drawn)",
-    )  # fmt: skip
-    group.add_argument(
-        "--min-gap", type=float, metavar="PROBABILITY",
-        help="a label is likely wrong if another class has so much more (default: calls as many "
-        "wrong as are confidently of another class)",
-    )  # fmt: skip
-    group.add_argument(
-        "--max-distance", type=float, metavar="NUMBER",
-        help="farther from images that conform is out of distribution (default: their median)",
-    )  # fmt: skip
-    group.add_argument(
-        "--min-top-two-mass", type=float, metavar="SHARE",
-        help="without features, ambiguous is what gives two classes so much (default: 0.9)",
-    )  # fmt: skip
-    group.add_argument(
-        "--seed", type=int, default=0, metavar="N",
-        help="of the vectors, the folds and the sample that distances are measured to (default: "
-        "%(default)s)",
-    )  # fmt: skip
-
-
-def _add_output(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--out", default="report.html", metavar="FILE.html",
-        help="the page (default: %(default)s)",
-    )  # fmt: skip
-    group.add_argument(
-        "--csv", metavar="FILE.csv", help="the table (default: beside the page, with its name)"
-    )
-    group.add_argument(
-        "--title", metavar="TEXT", help="of the page (default: the name of FOLDER_OR_TABLE)"
-    )
-    group.add_argument(
-        "--max-thumbnails", type=int, default=3000, metavar="N",
-        help="images that the page holds itself, the ones to look at first; the others it shows "
-        "from their files (default: %(default)s, about 10 MB)",
-    )  # fmt: skip
-    group.add_argument(
-        "--overwrite", action="store_true", help="replace both files (default: refuse to)"
-    )
-    group.add_argument(
-        "--dry-run", action="store_true",
-        help="check everything that can be checked at once, say what would be done, do nothing "
-        "else (default: do it)",
-    )  # fmt: skip
-    group.add_argument(
-        "--json", action="store_true", help="print for programs (default: for people)"
-    )
+    add_options(parser, LabelOptions, FolderOptions, TableOptions, CriteriaOptions, OutputOptions)
 
 
 def _report(options: argparse.Namespace) -> None:
-    from genkl.cli.reporting import report
+    from genkl.cli.files import writing
+    from genkl.report import Criteria, write_page, write_table
 
-    report(options)
+    source = Path(options.source).expanduser()
+    if not source.exists():
+        raise FileNotFoundError(
+            f"FOLDER_OR_TABLE {options.source} is not there; name a folder of images or a file of "
+            "predictions"
+        )
+    is_folder = source.is_dir()
+    kind = "a folder of images" if is_folder else "a table of predictions"
+    for name in get_type_hints(TableOptions if is_folder else FolderOptions):
+        if getattr(options, name):
+            raise ValueError(
+                f"{_flag(name)} is given and {options.source} is {kind}, which has no use for it; "
+                "leave it out"
+            )
+    if options.max_thumbnails < 0:
+        raise ValueError(f"--max-thumbnails is {options.max_thumbnails}; state 0 or more")
+    criteria = _given(options, get_type_hints(CriteriaOptions))
+    Criteria(**criteria)
+    page, table = _destinations(options, source)
+    plan, assessed = (_of_folder if is_folder else _of_table)(source, options, criteria)
+    if options.dry_run:
+        _show_plan(plan() | {"page": str(page), "table": str(table), "settings": criteria}, options)
+        return
+    found, images = assessed()
+    with writing("--csv"):
+        write_table(found, table)
+    write_page(
+        found,
+        page,
+        images,
+        title=options.title or source.resolve().name,
+        max_thumbnails=options.max_thumbnails,
+        csv_name=table.name,
+        progress=_watched(),
+    )
+    _show(found, page, table, options)
 
 
-def _names(text: str) -> list[str]:
-    names = [name.strip() for name in next(csv.reader([text]), [])]
-    if "" in names or not names:
-        raise argparse.ArgumentTypeError(f"{text!r} names a class by nothing; separate with commas")
-    return names
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _given(options: argparse.Namespace, names: Any) -> dict[str, Any]:
+    """What was said; the rest has its defaults where it is used."""
+    told = {name: getattr(options, name) for name in names}
+    return {name: value for name, value in told.items() if value not in (None, [])}
+
+
+def _destinations(options: argparse.Namespace, source: Path) -> tuple[Path, Path]:
+    """Where the page and the table go; neither is a file to read from."""
+    from genkl.cli.files import checked_destination
+
+    page = checked_destination("--out", options.out, [], options.overwrite)
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--out is {page}; the page's name must end in .html")
+    table = Path(options.csv) if options.csv else page.with_suffix(".csv")
+    if table.suffix.lower() != ".csv":
+        raise ValueError(f"--csv is {table}; the table's name must end in .csv")
+    read = [path for path in (source, Path(options.labels or source)) if path.is_file()]
+    return page, checked_destination("--csv", table, read, options.overwrite)
+
+
+def _of_folder(folder: Path, options: argparse.Namespace, criteria: dict[str, Any]) -> Work:
+    from genkl.data.folder import read_folder
+    from genkl.features import EFFICIENTNET_LITE0, get_backbone
+    from genkl.report import assess_folder
+
+    if options.labels is None:
+        for name in ("label_column", "image_column", "verified_column"):
+            if getattr(options, name):
+                raise ValueError(
+                    f"{_flag(name)} is given and no --labels; pass the table, or leave it out"
+                )
+    backbone = EFFICIENTNET_LITE0
+    if options.weights and not options.backbone:
+        raise ValueError("--weights is given and no --backbone; name the network that it is of")
+    if options.backbone:
+        weights = {None: "default", "random": None}.get(options.weights, options.weights)
+        backbone = get_backbone(options.backbone, weights, seed=options.seed)
+    columns = [name for name in get_type_hints(FolderOptions) if name not in NETWORK]
+    told = {"class_names": options.classes, **_given(options, ["label_column", *columns])}
+    device = _given(options, ["device"])
+
+    def plan() -> dict[str, Any]:
+        files, present = read_folder(folder, options.labels, **told)
+        return {
+            "images": len(present),
+            "classes": list(files.class_names),
+            "backbone": backbone.name,
+            "size": options.size or backbone.size,
+            **device,
+        }
+
+    def assessed() -> tuple[Assessment, ImageFiles]:
+        network = {"backbone": backbone, "size": options.size, "progress": _watched(), **device}
+        return assess_folder(folder, options.labels, **network, **told, **criteria)
+
+    return plan, assessed
+
+
+def _of_table(path: Path, options: argparse.Namespace, criteria: dict[str, Any]) -> Work:
+    from genkl.cli.files import REMEDIES, read_labels
+    from genkl.data.tables import checked_source, open_predictions
+    from genkl.report import assess
+
+    source, labels = checked_source(path, "FOLDER_OR_TABLE"), options.labels
+    _check_images(options)
+    features = _features(options.features) if options.features else None
+    labels = checked_source(labels, "--labels") if labels else None
+    text = {options.id: "--id"} if options.id else {}
+    if options.label_column and (labels is None or source.samefile(labels)):
+        labels = source
+        text[options.label_column] = "--label-column"
+    asked = {"from_logits": options.from_logits, "remedies": REMEDIES}
+    predictions = open_predictions(
+        source, "FOLDER_OR_TABLE", classes=options.classes, text=text, **asked
+    )
+    if features is not None and len(features) != predictions.rows:
+        raise ValueError(
+            f"--features {options.features} has {len(features)} rows and {predictions} has "
+            f"{predictions.rows}; pass one row of features for each"
+        )
+    given = labels and read_labels(
+        labels, "--labels", options.label_column, predictions, options.id
+    )
+    names = [str(name) for name in predictions.table.column(options.id)] if options.id else None
+    images = _images(options.images, names) if options.images else None
+    known = _conforming(options.conforming, predictions, asked) if options.conforming else None
+
+    def plan() -> dict[str, Any]:
+        return {
+            "predictions": predictions.rows,
+            "classes": list(predictions.classes or map(str, range(predictions.num_classes))),
+            "labels": labels and str(labels),
+        }
+
+    def assessed() -> tuple[Assessment, ImageFiles | None]:
+        about = {"names": names, "features": features, "class_names": predictions.classes}
+        with predictions.named():
+            return assess(
+                predictions.read(), given, conforming_probs=known and known(), **about, **criteria
+            ), images
+
+    return plan, assessed
+
+
+def _conforming(
+    path: str, predictions: Predictions, asked: dict[str, Any]
+) -> Callable[[], np.ndarray]:
+    """What reads predictions that are known to conform."""
+    from genkl.checks import check_probabilities
+    from genkl.data.tables import open_predictions
+
+    classes = None if path.endswith(".npy") else predictions.columns
+    conforming = open_predictions(path, "--conforming", classes=classes, **asked)
+    if conforming.num_classes != predictions.num_classes:
+        raise ValueError(
+            f"{conforming} has {conforming.num_classes} classes and {predictions} has "
+            f"{predictions.num_classes}; pass predictions of the same models"
+        )
+
+    def read() -> np.ndarray:
+        probs = conforming.read()
+        with conforming.named():
+            check_probabilities("pred_probs", probs, ndim=2)
+        return probs
+
+    return read
+
+
+def _check_images(options: argparse.Namespace) -> None:
+    if options.images and not Path(options.images).expanduser().is_dir():
+        raise DataNotFoundError(
+            f"--images is {options.images}, which is no folder; correct the path"
+        )
+    if options.images and options.id is None:
+        raise ValueError(
+            "--images is given and no --id; name the column that holds paths relative to it"
+        )
+
+
+def _images(folder: str, names: list[str]) -> ImageFiles:
+    from genkl.data.images import ImageFiles
+
+    images = ImageFiles(Path(folder).expanduser(), names)
+    if not any(images.path(row).is_file() for row in range(min(len(names), 100))):
+        raise DataNotFoundError(
+            f"--images {folder} holds none of the first files that --id names, such as {names[0]}; "
+            "name the folder that these paths are relative to"
+        )
+    return images
+
+
+def _features(path: str) -> np.ndarray:
+    import numpy as np
+
+    from genkl.data.tables import checked_source, read_array
+
+    if not path.endswith(".npy"):
+        raise ValueError(f"--features is {path}; its name must end in .npy")
+    features = read_array(checked_source(path, "--features"), "--features")
+    if features.ndim != 2:
+        raise ValueError(f"--features {path} has shape {features.shape}; it must be (N, d)")
+    if features.dtype.kind not in "fiu" or not np.isfinite(features).all():
+        raise ValueError(f"--features {path} holds something else than finite numbers")
+    return features
+
+
+def _show_plan(plan: dict[str, Any], options: argparse.Namespace) -> None:
+    if options.json:
+        print(json.dumps(plan, indent=1))
+        return
+    for name, value in plan.items():
+        if isinstance(value, dict):
+            value = [f"{inner} {setting}" for inner, setting in value.items()]
+        print(f"{name:<12} {', '.join(value) if isinstance(value, list) else value}")
+
+
+def _show(found: Assessment, page: Path, table: Path, options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from genkl.report import KINDS
+
+    of_kind = np.bincount(found.kinds(), minlength=len(KINDS)).tolist()
+    counts = dict(zip(KINDS, of_kind, strict=True))
+    if options.json:
+        told = {
+            "images": len(found),
+            "kinds": counts,
+            "thresholds": vars(found.thresholds),
+            "left_out": found.left_out,
+            "page": str(page),
+            "table": str(table),
+        }
+        print(json.dumps(told, indent=1))
+        return
+    print(f"{options.source}: {len(found):,} images, {len(found.class_names)} classes")
+    for name, text in found.facts.items():
+        print(f"{name}: {text}")
+    for name, count in counts.items():
+        print(f"  {name:<26} {count:>8,}  {count / max(len(found), 1):6.1%}")
+    if found.left_out:
+        print(f"! {len(found.left_out)} could not be read, such as {found.left_out[0]}")
+    print(f"written: {page} ({page.stat().st_size / 1e6:.1f} MB), {table}")
+
+
+def _watched() -> bool:
+    """Whether somebody sees a bar."""
+    return sys.stderr.isatty()

@@ -1,4 +1,4 @@
-"""One interface for every data set: splits to learn from, and the truth kept apart.
+"""Splits, data sets and the truth about them: one interface for every data set.
 
 A loader returns ``(NoisyDataset, Truth)``. Training code takes the first and never sees the
 second; evaluation code holds a run's masks against it afterwards.
@@ -6,7 +6,7 @@ second; evaluation code holds a run's masks against it afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
@@ -237,35 +237,6 @@ class Truth:
         return Truth(self.kinds[rows], self.labels[rows], self.source, self.ids[rows])
 
 
-def take_stratified(
-    labels: np.ndarray, available: np.ndarray, per_class: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Draw the same number of instances of every class, without replacement.
-
-    Args:
-        labels: shape (N,).
-        available: indices that may be drawn, shape (A,).
-        per_class: instances per class.
-        rng: source of randomness.
-
-    Returns:
-        Indices into labels, sorted.
-
-    Raises:
-        ValueError: a class has too few instances left.
-    """
-    chosen = []
-    for label in np.unique(labels[available]):
-        members = available[labels[available] == label]
-        if len(members) < per_class:
-            raise ValueError(
-                f"class {label} has {len(members)} instances left and {per_class} are asked for; "
-                "ask for fewer clean, validation or test instances"
-            )
-        chosen.append(rng.choice(members, per_class, replace=False))
-    return np.sort(np.concatenate(chosen))
-
-
 def make_split(inputs: np.ndarray | Tensor | Images, labels: np.ndarray, ids: np.ndarray) -> Split:
     """A split from arrays; inputs become float32 (uint8 and `Images` stay), the rest int64."""
     if not isinstance(inputs, Images):
@@ -277,3 +248,51 @@ def make_split(inputs: np.ndarray | Tensor | Images, labels: np.ndarray, ids: np
         torch.from_numpy(np.array(labels, dtype=np.int64)),
         torch.from_numpy(np.array(ids, dtype=np.int64)),
     )
+
+
+def make_dataset(
+    name: str,
+    class_names: Sequence[str],
+    read: Callable[[np.ndarray], np.ndarray | Tensor | Images],
+    rows: Mapping[str, np.ndarray],
+    given: np.ndarray,
+    truth: Truth,
+) -> tuple[NoisyDataset, Truth]:
+    """A data set, and the truth about its noisy split, from N instances and who is in which split.
+
+    Args:
+        name: of the data set.
+        class_names: k names.
+        read: the inputs of these rows, such as ``images.__getitem__`` or ``files.take``.
+        rows: of the splits, by name, shape (n,) each; a split that is not named is empty.
+        given: labels of the noisy split, shape (N,).
+        truth: about all N; its labels are those of the other splits. Without ids, rows are ids.
+
+    Returns:
+        The data set and the truth.
+    """
+    ids = np.arange(len(given)) if truth.ids is None else truth.ids
+    splits = {}
+    for split in SPLITS:
+        chosen = rows.get(split, np.empty(0, np.int64))
+        labels = (given if split == "noisy" else truth.labels)[chosen]
+        splits[split] = make_split(read(chosen), labels, ids[chosen])
+    noisy = rows["noisy"]
+    kinds = truth.kinds[noisy].astype(np.int64)
+    told = Truth(kinds, truth.labels[noisy], truth.source, ids[noisy])
+    return NoisyDataset(name=name, class_names=tuple(class_names), **splits), told
+
+
+def compare_labels(given: np.ndarray, verified: np.ndarray, is_nc: np.ndarray) -> np.ndarray:
+    """What instances are by their given and their verified labels.
+
+    Args:
+        given: shape (N,).
+        verified: shape (N,), -1 where nobody looked.
+        is_nc: shape (N,), where somebody looked and no class fits; it has the last word.
+
+    Returns:
+        NC, CORRECT, MISLABELLED or UNKNOWN, see `Kind`; shape (N,).
+    """
+    right = np.where(given == verified, Kind.CORRECT, Kind.MISLABELLED)
+    return np.where(is_nc, Kind.NC, np.where(verified >= 0, right, Kind.UNKNOWN))

@@ -13,19 +13,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from genkl.data.base import Kind, NoisyDataset, Truth, make_split
-from genkl.data.images import ImageFiles
+from genkl.data.base import NoisyDataset, Truth, compare_labels, make_dataset
 from genkl.data.lists import (
-    LOOKED_FOR,
     ListFile,
-    check_limit,
-    draw_rows,
     find_images,
     find_rows,
     read_keys,
     read_labels,
 )
-from genkl.data.sources import Source, find_data
+from genkl.data.registry import CLOTHING1M
+from genkl.data.sources import find_data
+from genkl.data.splitting import check_limit, draw_rows
 
 CLASS_NAMES = (
     "T-Shirt", "Shirt", "Knitwear", "Chiffon", "Sweater", "Hoodie", "Windbreaker", "Jacket",
@@ -40,21 +38,6 @@ KEY_LISTS = {
 }
 NC_LIST = "NC_instances.txt"
 PREFIX = "images/"
-ALL_LISTS = (*LABEL_LISTS, *KEY_LISTS.values())
-
-SOURCE = Source(
-    name="clothing1m",
-    title="Clothing1M",
-    licence="given by its authors on request, for research that is not commercial",
-    size="1,072,409 images",
-    url="https://github.com/Cysu/noisy_label",
-    how_to_get=(
-        "Ask its authors for it (the home page says how). Unpack the lists into one folder and "
-        "the images into its folder images/."
-    ),
-    folders=("clothing1m", "clothing1M", "Clothing1M"),
-    layouts=(ALL_LISTS, tuple(f"annotations/{name}" for name in ALL_LISTS)),
-)
 
 
 def load_clothing1m(
@@ -88,32 +71,23 @@ def load_clothing1m(
     """
     check_limit("clean_limit", clean_limit)
     check_limit("noisy_limit", noisy_limit)
-    folder = find_data(SOURCE, data_root)
+    folder = find_data(CLOTHING1M, data_root)
     lists = folder if (folder / LABEL_LISTS[0]).exists() else folder / "annotations"
     names, given, verified = read_both_labels(lists)
     keys = {split: read_keys(lists / file, prefix=PREFIX) for split, file in KEY_LISTS.items()}
     rows = find_split_rows(keys, names, given, verified)
     rows["clean"] = draw_rows(rows["clean"], clean_limit, seed, verified[rows["clean"]])
+    rows["noisy"] = draw_rows(rows["noisy"], noisy_limit, seed)
+    source, is_nc = "verified labels where there are any", np.zeros(len(names), bool)
     listed_nc = read_nc_instances(nc_instances, folder, lists)
-    is_nc = np.zeros(len(names), bool)
     if listed_nc is not None:
         is_nc = match_nc_instances(listed_nc, names)
-    rows["noisy"] = draw_rows(rows["noisy"], noisy_limit, seed)
-
-    root = find_images(
-        [folder / "images", folder],
-        *(names.take(pa.array(some[:LOOKED_FOR])) for some in rows.values()),
-    )
-    files = ImageFiles(root, names)
-    splits = {
-        split: make_split(files.take(some), (given if split == "noisy" else verified)[some], some)
-        for split, some in rows.items()
-    }
-    dataset = NoisyDataset(name=SOURCE.name, class_names=CLASS_NAMES, **splits)
-    source = "verified labels where there are any"
-    if listed_nc is not None:
         source += f", and the non-conforming images of {listed_nc.path.name}"
-    return dataset, tell_truth(rows["noisy"], given, verified, is_nc, source)
+    kinds = compare_labels(given, verified, is_nc)
+    verified[rows["noisy"][is_nc[rows["noisy"]]]] = -1
+    files = find_images([folder / "images", folder], names, rows.values())
+    truth = Truth(kinds, verified, source)
+    return make_dataset(CLOTHING1M.name, CLASS_NAMES, files.take, rows, given, truth)
 
 
 def read_both_labels(lists: Path) -> tuple[pa.StringArray, np.ndarray, np.ndarray]:
@@ -164,24 +138,17 @@ def find_split_rows(
     every = find_rows(pa.concat_arrays([listed.keys for listed in keys.values()]), names)
     ends = np.cumsum([len(listed) for listed in keys.values()])
     rows: dict[str, np.ndarray] = {}
+    order = list(KEY_LISTS)
     owner = np.full(len(names), -1, np.int8)
     for (split, listed), found in zip(keys.items(), np.split(every, ends[:-1]), strict=True):
         labels, file = (given, LABEL_LISTS[0]) if split == "noisy" else (verified, LABEL_LISTS[1])
         unlabelled = (found < 0) | (labels[found] < 0)
-        if unlabelled.any():
-            row = int(unlabelled.argmax())
-            raise listed.error(
-                row, f"{listed.keys[row]} has no label in {file}; are both of the same release?"
-            )
+        listed.refuse(unlabelled, f"{{}} has no label in {file}", "are both of the same release?")
         if split != "noisy":
-            taken = owner[found] >= 0
-            if taken.any():
-                row = int(taken.argmax())
-                other = KEY_LISTS[list(KEY_LISTS)[owner[found[row]]]]
-                raise listed.error(
-                    row, f"{listed.keys[row]} is also in {other}; keep it in one of them"
-                )
-            owner[found] = list(KEY_LISTS).index(split)
+            for earlier in rows:
+                problem, remedy = f"{{}} is also in {KEY_LISTS[earlier]}", "keep it in one of them"
+                listed.refuse(owner[found] == order.index(earlier), problem, remedy)
+            owner[found] = order.index(split)
         _, first = np.unique(found, return_index=True)  # a key listed twice counts once
         rows[split] = found[np.sort(first)]
     rows["noisy"] = rows["noisy"][owner[rows["noisy"]] < 0]
@@ -203,7 +170,7 @@ def read_nc_instances(
                 f"of {NC_LIST}, or None"
             )
         return read_keys(path, prefix=PREFIX)
-    for place in (lists, folder, folder.parent / SOURCE.folders[0]):
+    for place in (lists, folder, folder.parent / CLOTHING1M.folders[0]):
         if (place / NC_LIST).is_file():
             return read_keys(place / NC_LIST, prefix=PREFIX)
     return None
@@ -227,22 +194,9 @@ def match_nc_instances(listed: ListFile, names: pa.StringArray) -> np.ndarray:
     matched[at[at >= 0]] = True
     # Only a key's first line was matched; a second one is as good.
     unknown = ~matched[find_rows(listed.keys, listed.keys)]
-    if unknown.any():
-        row = int(unknown.argmax())
-        raise listed.error(
-            row,
-            f"{listed.keys[row]} is in no label list ({unknown.sum()} of {len(listed)} keys are in "
-            "none); pass nc_instances= with the list that belongs to them",
-        )
+    listed.refuse(
+        unknown,
+        f"{{}} is in no label list ({unknown.sum()} of {len(listed)} keys are in none)",
+        "pass nc_instances= with the list that belongs to them",
+    )
     return at >= 0
-
-
-def tell_truth(
-    rows: np.ndarray, given: np.ndarray, verified: np.ndarray, is_nc: np.ndarray, source: str
-) -> Truth:
-    """What is known about these instances; the list of NC instances has the last word."""
-    known = verified[rows] >= 0
-    right = np.where(given[rows] == verified[rows], Kind.CORRECT, Kind.MISLABELLED)
-    kinds = np.where(is_nc[rows], Kind.NC, np.where(known, right, Kind.UNKNOWN))
-    labels = np.where(is_nc[rows], -1, verified[rows])
-    return Truth(kinds.astype(np.int64), labels, source, ids=rows)

@@ -18,30 +18,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genkl.checks import check_choice
-from genkl.data.base import Kind, NoisyDataset, Truth, make_split, take_stratified
+from genkl.data.base import Kind, NoisyDataset, Truth, make_dataset
 from genkl.data.folder import (
     MISSING,
     NOISY,
     encode_labels,
     find_present,
-    read_table,
+    refuse,
     refuse_repeats,
 )
 from genkl.data.images import ImageFiles
-from genkl.data.lists import find_rows
+from genkl.data.lists import as_integers, find_rows
 from genkl.data.planting import check_rate, plant_label_noise
-from genkl.data.sources import Source, find_data
-
-SOURCE = Source(
-    name="clothing-dataset",
-    title="Clothing dataset: 5,403 photographs with their senders' labels",
-    licence="CC0 1.0",
-    size="5,403 images",
-    url="https://github.com/alexeygrigorev/clothing-dataset",
-    how_to_get="git clone https://github.com/alexeygrigorev/clothing-dataset",
-    folders=("clothing-dataset",),
-    layouts=(("images.csv", "images"),),
-)
+from genkl.data.registry import CLOTHING_DATASET
+from genkl.data.sources import find_data
+from genkl.data.splitting import check_counts, take_stratified
+from genkl.data.tables import read_texts
 
 CLASS_NAMES = (
     "T-Shirt", "Longsleeve", "Pants", "Shoes", "Shirt",
@@ -115,17 +107,12 @@ def load_clothing_dataset(
         ValueError: an option out of range, more asked for than there is, or a bad line.
     """
     check_rate("label_noise", label_noise)
-    needs = {
-        "clean": clean_per_class, "validation": validation_per_class, "test": test_per_class,
-    }  # fmt: skip
-    for split, count in needs.items():
-        if count < 0:
-            raise ValueError(f"{split}_per_class is {count}; pass 0 or more")
-    groups = (non_conforming,) if isinstance(non_conforming, str) else tuple(non_conforming)
-    for group in groups:
-        check_choice("group in non_conforming", group, NON_CONFORMING)
+    needs = check_counts(
+        clean=clean_per_class, validation=validation_per_class, test=test_per_class
+    )
+    chosen = non_conforming_labels(non_conforming)
     check_choice("missing", missing, MISSING)
-    folder = find_data(SOURCE, data_root)
+    folder = find_data(CLOTHING_DATASET, data_root)
     names, labels, senders = read_clothing_dataset(folder)
     classes = np.where(labels < len(CLASS_NAMES), labels, -1)
     present = find_released(folder, names, missing)
@@ -134,12 +121,10 @@ def load_clothing_dataset(
     parts = np.full(len(names), -1)
     parts[present] = divide_senders(classes[present], senders[present], needs, rng)
     rows = {split: np.flatnonzero((parts == at) & (classes >= 0)) for at, split in enumerate(needs)}
-    if len(rows["clean"]):
-        rows["clean"] = take_stratified(classes, rows["clean"], clean_per_class, rng)
+    rows["clean"] = take_stratified(classes, rows["clean"], clean_per_class, rng)
     plain = np.flatnonzero((parts == NOISY) & (classes >= 0))
     if len(plain) == 0:
         raise ValueError("no sender is left for the noisy split; ask for fewer images elsewhere")
-    chosen = [list(KIND_OF).index(label) for group in groups for label in NON_CONFORMING[group]]
     strange = np.flatnonzero((parts == NOISY) & np.isin(labels, chosen))
 
     given = classes.copy()
@@ -147,19 +132,19 @@ def load_clothing_dataset(
     given[strange] = rng.choice(given[plain], len(strange))
     kinds = np.array(list(KIND_OF.values()), dtype=np.int64)[labels]
     kinds[plain[given[plain] != classes[plain]]] = Kind.MISLABELLED
-    noisy = rng.permutation(np.concatenate([plain, strange]))
-
+    rows["noisy"] = rng.permutation(np.concatenate([plain, strange]))
     files = ImageFiles(folder, pc.binary_join_element_wise("images/", names, ".jpg", ""))
-    dataset = NoisyDataset(
-        name=SOURCE.name,
-        class_names=CLASS_NAMES,
-        noisy=make_split(files.take(noisy), given[noisy], noisy),
-        **{
-            split: make_split(files.take(some), classes[some], some) for split, some in rows.items()
-        },
-    )
     source = "the senders' own labels" + (", and planted" if label_noise else "")
-    return dataset, Truth(kinds[noisy], classes[noisy], source, noisy.copy())
+    truth = Truth(kinds, classes, source)
+    return make_dataset(CLOTHING_DATASET.name, CLASS_NAMES, files.take, rows, given, truth)
+
+
+def non_conforming_labels(groups: str | Sequence[str]) -> list[int]:
+    """Positions in the keys of `KIND_OF` of the labels of these groups of `NON_CONFORMING`."""
+    groups = (groups,) if isinstance(groups, str) else groups
+    for group in groups:
+        check_choice("group in non_conforming", group, NON_CONFORMING)
+    return [list(KIND_OF).index(label) for group in groups for label in NON_CONFORMING[group]]
 
 
 def read_clothing_dataset(folder: Path) -> tuple[pa.StringArray, np.ndarray, np.ndarray]:
@@ -174,19 +159,13 @@ def read_clothing_dataset(folder: Path) -> tuple[pa.StringArray, np.ndarray, np.
     Raises:
         ValueError: a bad line; the message says which.
     """
-    table = read_table(folder / "images.csv", ("image", "label", "sender_id"))
+    table = read_texts(folder / "images.csv", ("image", "label", "sender_id"))
     refuse_repeats(table, "image")
-    labels = encode_labels(table, "label", tuple(KIND_OF))
-    if (labels < 0).any():
-        raise table.error(int((labels < 0).argmax()), "there is no label; get the file again")
-    texts = table.columns["sender_id"]
-    wrong = ~pc.match_substring_regex(texts, "^[0-9]{1,9}$").to_numpy(zero_copy_only=False)
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise table.error(
-            row, f"the sender_id is {texts[row].as_py()!r}, not a number; get the file again"
-        )
-    return table.columns["image"], labels, texts.cast(pa.int64()).to_numpy()
+    labels = encode_labels(table, "label", table.texts("label"), tuple(KIND_OF))
+    refuse(table, "label", labels < 0, "is empty", "get the file again")
+    senders = as_integers(table.texts("sender_id"))
+    refuse(table, "sender_id", senders < 0, "has {!r}, not a number", "get the file again")
+    return table.texts("image"), labels, senders
 
 
 def find_released(folder: Path, names: pa.StringArray, missing: str) -> np.ndarray:

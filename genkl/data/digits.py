@@ -10,19 +10,10 @@ from __future__ import annotations
 import numpy as np
 from sklearn.datasets import load_digits as sklearn_digits
 
-from genkl.data.base import Kind, NoisyDataset, Truth, make_split, take_stratified
+from genkl.data.base import Kind, NoisyDataset, Truth, make_dataset
 from genkl.data.planting import blend_pairs, check_rate, plant_label_noise
-from genkl.data.sources import Source
-
-SOURCE = Source(
-    name="digits",
-    title="Digits: 1,797 scans of 8x8 pixels",
-    licence="CC BY 4.0",
-    size="0.1 MB, comes with scikit-learn",
-    url="https://archive.ics.uci.edu/dataset/80",
-    how_to_get="pip install scikit-learn",
-    package="sklearn",
-)
+from genkl.data.registry import DIGITS
+from genkl.data.splitting import check_counts, draw_splits
 
 NUM_KNOWN = 8
 
@@ -58,54 +49,44 @@ def load_digits(
         ValueError: label_noise outside [0, 1], or more instances asked for than there are.
     """
     check_rate("label_noise", label_noise)
+    per_class = check_counts(
+        clean=clean_per_class, validation=validation_per_class, test=test_per_class
+    )
     source = sklearn_digits()
     images = (source.images / 16.0).astype(np.float32)[:, None]
     digits = source.target.astype(np.int64)
     rng = np.random.default_rng(seed)
-
-    known = np.flatnonzero(digits < NUM_KNOWN)
-    clean = take_stratified(digits, known, clean_per_class, rng)
-    left = np.setdiff1d(known, clean)
-    validation = take_stratified(digits, left, validation_per_class, rng)
-    left = np.setdiff1d(left, validation)
-    test = take_stratified(digits, left, test_per_class, rng)
-    left = np.setdiff1d(left, test)
-    unknown = np.flatnonzero(digits >= NUM_KNOWN)
-    if not 0 <= num_ood <= len(unknown):
-        raise ValueError(f"num_ood is {num_ood}; there are 0 to {len(unknown)} images of 8 and 9")
-    if not 0 <= 2 * num_ambiguous < len(left):
-        raise ValueError(
-            f"num_ambiguous is {num_ambiguous}; {len(left)} known digits are left for the noisy "
-            f"split, so at most {(len(left) - 1) // 2} pairs can be blended"
-        )
-
+    known, unknown = np.flatnonzero(digits < NUM_KNOWN), np.flatnonzero(digits >= NUM_KNOWN)
+    rows, left = draw_splits(digits, known, per_class, rng)
+    check_enough(num_ood, len(unknown), num_ambiguous, len(left))
     ood = rng.choice(unknown, num_ood, replace=False)
     to_blend = rng.choice(left, 2 * num_ambiguous, replace=False)
     blends, blend_classes = blend_pairs(images[to_blend], digits[to_blend], rng)
     plain = np.setdiff1d(left, to_blend)
 
-    given = np.concatenate(
-        [
-            plant_label_noise(digits[plain], NUM_KNOWN, label_noise, rng, noise_kind),
-            blend_classes[np.arange(len(blends)), rng.integers(0, 2, len(blends))],
-            rng.integers(0, NUM_KNOWN, num_ood),
-        ]
-    )
-    true = np.concatenate([digits[plain], np.full(len(blends) + num_ood, -1)])
-    kinds = np.repeat(
-        [Kind.CORRECT, Kind.AMBIGUOUS, Kind.OOD], [len(plain), len(blends), num_ood]
-    ).astype(np.int64)
-    kinds[: len(plain)][given[: len(plain)] != digits[plain]] = Kind.MISLABELLED
-    noisy_images = np.concatenate([images[plain], blends, images[ood]])
-    ids = np.concatenate([plain, len(digits) + np.arange(len(blends)), ood])
+    # The blends come after the images, under ids of their own.
+    blended = len(digits) + np.arange(len(blends))
+    true = np.full(len(digits) + len(blends), -1)
+    true[known] = digits[known]
+    given = true.copy()
+    given[plain] = plant_label_noise(digits[plain], NUM_KNOWN, label_noise, rng, noise_kind)
+    given[blended] = blend_classes[np.arange(len(blends)), rng.integers(0, 2, len(blends))]
+    given[ood] = rng.integers(0, NUM_KNOWN, num_ood)
+    kinds = np.where(given == true, Kind.CORRECT, Kind.MISLABELLED)
+    kinds[blended], kinds[ood] = Kind.AMBIGUOUS, Kind.OOD
+    rows["noisy"] = rng.permutation(np.concatenate([plain, blended, ood]))
+    names = [str(digit) for digit in range(NUM_KNOWN)]
+    images = np.concatenate([images, blends])
+    truth = Truth(kinds, true, "planted")
+    return make_dataset(DIGITS.name, names, images.__getitem__, rows, given, truth)
 
-    order = rng.permutation(len(ids))
-    dataset = NoisyDataset(
-        name="digits",
-        class_names=tuple(str(digit) for digit in range(NUM_KNOWN)),
-        clean=make_split(images[clean], digits[clean], clean),
-        noisy=make_split(noisy_images[order], given[order], ids[order]),
-        validation=make_split(images[validation], digits[validation], validation),
-        test=make_split(images[test], digits[test], test),
-    )
-    return dataset, Truth(kinds[order], true[order], "planted", ids[order])
+
+def check_enough(num_ood: int, unknown: int, num_ambiguous: int, left: int) -> None:
+    """Refuse more images of no class, or more blends, than there are digits for."""
+    if not 0 <= num_ood <= unknown:
+        raise ValueError(f"num_ood is {num_ood}; there are 0 to {unknown} images of 8 and 9")
+    if not 0 <= 2 * num_ambiguous < left:
+        raise ValueError(
+            f"num_ambiguous is {num_ambiguous}; {left} known digits are left for the noisy split, "
+            f"so at most {(left - 1) // 2} pairs can be blended"
+        )

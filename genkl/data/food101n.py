@@ -8,27 +8,25 @@ noisy split, and the truth says so: which class would be right, or whether any i
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genkl.data.base import Kind, NoisyDataset, Split, Truth, make_split
-from genkl.data.images import ImageFiles
+from genkl.data.base import Kind, NoisyDataset, Split, Truth, make_dataset, make_split
 from genkl.data.lists import (
-    LOOKED_FOR,
     ListFile,
-    check_limit,
-    draw_rows,
     find_images,
-    find_neighbour,
     find_rows,
     read_keys,
     read_labels,
     without_repeats,
 )
-from genkl.data.sources import Source, find_data
+from genkl.data.registry import FOOD101, FOOD101N
+from genkl.data.sources import find_data, find_neighbour
+from genkl.data.splitting import check_limit, draw_rows
 
 VERIFIED_LISTS = {"clean": "meta/verified_train.tsv", "validation": "meta/verified_val.tsv"}
 KEY_HEADER = "class_name"
@@ -36,31 +34,6 @@ KEY_HEADER = "class_name"
 
 NOT_RELEASED = "hot_and_sour_soup/a49e6fb26e356c6c41a37b5c18176355.jpg"
 """A verified image that the release does not hold (it has that photograph as filet_mignon)."""
-
-SOURCE = Source(
-    name="food101n",
-    title="Food-101N",
-    licence="see its home page; the photographs belong to whoever took them",
-    size="310,009 images",
-    url="https://kuanghuei.github.io/Food-101N/",
-    how_to_get="Download it from its home page and unpack it. For testing, get Food-101, too.",
-    folders=("Food-101N_release", "food-101n", "Food-101N", "food101n"),
-    layouts=(("meta/classes.txt", "meta/imagelist.tsv", *VERIFIED_LISTS.values(), "images"),),
-)
-
-FOOD101_SOURCE = Source(
-    name="food101",
-    title="Food-101, the test set for Food-101N",
-    licence="images from Foodspotting, for scientific fair use",
-    size="5 GB",
-    url="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
-    how_to_get=(
-        "Download food-101.tar.gz from its home page and unpack it, or let torchvision do both: "
-        "torchvision.datasets.Food101(folder, download=True)."
-    ),
-    folders=("food-101", "Food-101", "food101"),
-    layouts=(("meta/test.txt", "images"),),
-)
 
 
 def load_food101n(
@@ -94,11 +67,11 @@ def load_food101n(
     """
     check_limit("clean_limit", clean_limit)
     check_limit("noisy_limit", noisy_limit)
-    folder = find_data(SOURCE, data_root)
+    folder = find_data(FOOD101N, data_root)
     if food101_root is None:
-        test_folder = find_neighbour(FOOD101_SOURCE, data_root, folder)
+        test_folder = find_neighbour(FOOD101, data_root, folder)
     else:
-        test_folder = find_data(FOOD101_SOURCE, food101_root)
+        test_folder = find_data(FOOD101, food101_root)
     classes = without_repeats(read_keys(folder / "meta/classes.txt", header=KEY_HEADER)).keys
     listed = without_repeats(read_keys(folder / "meta/imagelist.tsv", header=KEY_HEADER))
     labels = class_of_each(listed, classes)
@@ -109,20 +82,16 @@ def load_food101n(
     noisy = draw_rows(np.flatnonzero(~used), noisy_limit, seed)
     rows["clean"] = draw_rows(rows["clean"], clean_limit, seed, labels[rows["clean"]])
     rows["noisy"] = noisy
-    root = find_images(
-        [folder / "images"],
-        *(listed.keys.take(pa.array(some[:LOOKED_FOR])) for some in rows.values()),
+    files = find_images([folder / "images"], listed.keys, rows.values())
+    wrong = (verdicts["clean"] == 0) | (verdicts["validation"] == 0)
+    true = labels.copy()
+    true[noisy] = -1
+    truth = Truth(np.where(wrong, Kind.WRONG, Kind.UNKNOWN), true, "verified as wrong")
+    dataset, truth = make_dataset(
+        FOOD101N.name, classes.to_pylist(), files.take, rows, labels, truth
     )
-    files = ImageFiles(root, listed.keys)
-    dataset = NoisyDataset(
-        name=SOURCE.name,
-        class_names=tuple(classes.to_pylist()),
-        **{name: make_split(files.take(some), labels[some], some) for name, some in rows.items()},
-        test=read_food101_test(test_folder, classes, first_id=len(listed)),
-    )
-    wrong = (verdicts["clean"][noisy] == 0) | (verdicts["validation"][noisy] == 0)
-    kinds = np.where(wrong, Kind.WRONG, Kind.UNKNOWN).astype(np.int64)
-    return dataset, Truth(kinds, np.full(len(noisy), -1), "verified as wrong", ids=noisy)
+    test = read_food101_test(test_folder, classes, first_id=len(listed))
+    return replace(dataset, test=test), truth
 
 
 def class_of_each(listed: ListFile, classes: pa.StringArray) -> np.ndarray:
@@ -140,13 +109,12 @@ def class_of_each(listed: ListFile, classes: pa.StringArray) -> np.ndarray:
     """
     names = pc.list_element(pc.split_pattern(listed.keys, "/", max_splits=1), 0)
     labels = find_rows(names, classes)
-    if (labels < 0).any():
-        row = int((labels < 0).argmax())
-        raise listed.error(
-            row,
-            f"{names[row].as_py()!r} is none of the {len(classes)} classes of Food-101N's "
-            "meta/classes.txt; lines are class/file",
-        )
+    listed.refuse(
+        labels < 0,
+        f"the class of {{!r}} is none of the {len(classes)} classes of Food-101N's "
+        "meta/classes.txt",
+        "lines are class/file",
+    )
     return labels
 
 
@@ -166,32 +134,23 @@ def read_verdicts(folder: Path, keys: pa.StringArray) -> dict[str, np.ndarray]:
         ValueError: an image that is not listed, or that both lists hold with different verdicts.
     """
     verdicts = {}
-    lists = {}
     for split, file in VERIFIED_LISTS.items():
         listed = read_labels(folder / file, 2, separator="\t", header=KEY_HEADER)
         rows = find_rows(listed.keys, keys)
         known = rows >= 0
         released = pc.not_equal(listed.keys, NOT_RELEASED).to_numpy(zero_copy_only=False)
-        if (~known & released).any():
-            row = int((~known & released).argmax())
-            raise listed.error(
-                row, f"{listed.keys[row]} is not in meta/imagelist.tsv; are both of one release?"
+        listed.refuse(
+            ~known & released, "{} is not in meta/imagelist.tsv", "are both of one release?"
+        )
+        for earlier, verdict in verdicts.items():
+            listed.refuse(
+                known & (verdict[rows] == 1 - listed.labels),
+                f"{{}} has another label in {VERIFIED_LISTS[earlier]}",
+                "keep the right line",
             )
+            verdict[rows[known]] = -1
         verdicts[split] = np.full(len(keys), -1)
         verdicts[split][rows[known]] = listed.labels[known]
-        lists[split] = listed
-    clean, validation = verdicts["clean"], verdicts["validation"]
-    both = (clean >= 0) & (validation >= 0)
-    if (both & (clean != validation)).any():
-        at = int((both & (clean != validation)).argmax())
-        listed = lists["validation"]
-        row = int(find_rows(keys[at : at + 1], listed.keys)[0])
-        raise listed.error(
-            row,
-            f"{keys[at]} has label {validation[at]} here and {clean[at]} in "
-            f"{VERIFIED_LISTS['clean']}; keep the right line",
-        )
-    clean[both] = -1
     return verdicts
 
 
@@ -217,5 +176,5 @@ def read_food101_test(folder: Path, classes: pa.StringArray, first_id: int) -> S
         )
     # The list leaves the suffix out.
     names = pc.binary_join_element_wise(listed.keys, ".jpg", "")
-    root = find_images([folder / "images"], names)
-    return make_split(ImageFiles(root, names), labels, first_id + np.arange(len(names)))
+    files = find_images([folder / "images"], names)
+    return make_split(files, labels, first_id + np.arange(len(names)))

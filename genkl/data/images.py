@@ -1,4 +1,4 @@
-"""Images that stay on disk until they are needed.
+"""Collections of images: files on disk, tensors in memory, joined, chosen and blended ones.
 
 A million file names are one Arrow array, not a million Python strings; an image is read, decoded
 and checked when a worker process asks for it.
@@ -21,6 +21,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from genkl.storage import hash_tensors
+
 FINGERPRINT_BYTES = 16
 """Length of an image's content hash: collisions stay improbable beyond 10^18 images."""
 
@@ -38,6 +40,9 @@ class ImageError(OSError):
 
 class Images(ABC):
     """N images, each with a name for messages and a fingerprint of its content."""
+
+    in_memory = False
+    """Whether reading takes no time."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -63,9 +68,9 @@ class Images(ABC):
     def name(self, row: int) -> str:
         """Where the image comes from, for messages."""
 
-    @abstractmethod
     def take(self, rows: np.ndarray | Tensor) -> Images:
         """The images at these positions, in this order."""
+        return ChosenImages(self, positions(rows))
 
 
 class ImageFiles(Images):
@@ -133,6 +138,8 @@ class ImageTensor(Images):
         images: (N, 1 or 3, H, W), uint8, or float in [0, 1].
     """
 
+    in_memory = True
+
     def __init__(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[1] not in (1, 3):
             raise ValueError(f"images have shape {tuple(images.shape)}; expected (N, 1 or 3, H, W)")
@@ -144,29 +151,42 @@ class ImageTensor(Images):
     def name(self, row: int) -> str:
         return f"image {int(row)} in memory"
 
-    def take(self, rows: np.ndarray | Tensor) -> ImageTensor:
-        return ImageTensor(self.images[torch.from_numpy(positions(rows))])
-
     def read(self, row: int) -> Tensor:
-        image = self.images[int(row)]
-        if image.dtype != torch.uint8:
-            image = (image.float() * 255).round().clamp(0, 255).to(torch.uint8)
-        return image.expand(3, -1, -1)
+        return as_bytes(self.images[int(row)]).expand(3, -1, -1)
 
     def fingerprint(self, row: int) -> bytes:
-        image = self.images[int(row)].contiguous().cpu()
         digest = hashlib.blake2b(digest_size=FINGERPRINT_BYTES)
-        digest.update(f"{image.dtype}{tuple(image.shape)}".encode())
-        digest.update(image.numpy().tobytes())
+        hash_tensors({"": self.images[int(row)]}, digest)
         return digest.digest()
 
 
-class JoinedImages(Images):
+class _Elsewhere(Images):
+    """Images that are those of other collections."""
+
+    @abstractmethod
+    def _at(self, row: int) -> tuple[Images, int]:
+        """The collection that holds an image, and the image's row there."""
+
+    def name(self, row: int) -> str:
+        images, there = self._at(row)
+        return images.name(there)
+
+    def read(self, row: int) -> Tensor:
+        images, there = self._at(row)
+        return images.read(there)
+
+    def fingerprint(self, row: int) -> bytes:
+        images, there = self._at(row)
+        return images.fingerprint(there)
+
+
+class JoinedImages(_Elsewhere):
     """Images of several sources, one after the other."""
 
     def __init__(self, parts: Iterable[Images]) -> None:
         self.parts = tuple(parts)
         self.ends = np.cumsum([len(part) for part in self.parts])
+        self.in_memory = all(part.in_memory for part in self.parts)
 
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.parts) else 0
@@ -175,39 +195,19 @@ class JoinedImages(Images):
         part = int(np.searchsorted(self.ends, int(row), side="right"))
         return self.parts[part], int(row) - (int(self.ends[part - 1]) if part else 0)
 
-    def name(self, row: int) -> str:
-        part, at = self._at(row)
-        return part.name(at)
 
-    def read(self, row: int) -> Tensor:
-        part, at = self._at(row)
-        return part.read(at)
-
-    def fingerprint(self, row: int) -> bytes:
-        part, at = self._at(row)
-        return part.fingerprint(at)
-
-    def take(self, rows: np.ndarray | Tensor) -> Images:
-        return ChosenImages(self, positions(rows))
-
-
-class ChosenImages(Images):
+class ChosenImages(_Elsewhere):
     """Some images of another collection, in an order of their own."""
 
     def __init__(self, images: Images, rows: np.ndarray) -> None:
         self.images, self.rows = images, np.asarray(rows, dtype=np.int64)
+        self.in_memory = images.in_memory
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def name(self, row: int) -> str:
-        return self.images.name(int(self.rows[int(row)]))
-
-    def read(self, row: int) -> Tensor:
-        return self.images.read(int(self.rows[int(row)]))
-
-    def fingerprint(self, row: int) -> bytes:
-        return self.images.fingerprint(int(self.rows[int(row)]))
+    def _at(self, row: int) -> tuple[Images, int]:
+        return self.images, int(self.rows[int(row)])
 
     def take(self, rows: np.ndarray | Tensor) -> ChosenImages:
         return ChosenImages(self.images, self.rows[positions(rows)])
@@ -220,6 +220,7 @@ class BlendedImages(Images):
         if len(first) != len(second):
             raise ValueError(f"{len(first)} and {len(second)} images; a blend needs pairs")
         self.first, self.second = first, second
+        self.in_memory = first.in_memory and second.in_memory
 
     def __len__(self) -> int:
         return len(self.first)
@@ -228,16 +229,13 @@ class BlendedImages(Images):
         return f"the average of {self.first.name(row)} and {self.second.name(row)}"
 
     def read(self, row: int) -> Tensor:
-        one, other = self.first.read(row).float(), self.second.read(row)
-        other = resize_image(other, tuple(one.shape[1:])).float()
-        return ((one + other) / 2).round().to(torch.uint8)
+        first, second = self.first.read(row).float(), self.second.read(row)
+        second = resize_image(second, tuple(first.shape[1:])).float()
+        return ((first + second) / 2).round().to(torch.uint8)
 
     def fingerprint(self, row: int) -> bytes:
         both = self.first.fingerprint(row) + self.second.fingerprint(row)
         return hashlib.blake2b(b"average" + both, digest_size=FINGERPRINT_BYTES).digest()
-
-    def take(self, rows: np.ndarray | Tensor) -> BlendedImages:
-        return BlendedImages(self.first.take(rows), self.second.take(rows))
 
 
 def positions(rows: Any) -> np.ndarray:
@@ -249,6 +247,13 @@ def positions(rows: Any) -> np.ndarray:
 def as_images(inputs: Tensor | Images) -> Images:
     """Images in memory and images on disk, through one interface."""
     return inputs if isinstance(inputs, Images) else ImageTensor(inputs)
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Images of any shape as uint8; floats in [0, 1] are rounded."""
+    if images.dtype == torch.uint8:
+        return images
+    return (images.float() * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:

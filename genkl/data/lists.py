@@ -1,4 +1,4 @@
-"""List files of a million lines, read as arrays and never as a million Python strings.
+"""List files of keys, or of keys and labels: a million lines as arrays, and where their images are.
 
 A line is a file's key, or a key and a label. Windows line ends, a byte-order mark, blank lines and
 headers are understood; what can't be right is an error that says which line of which file.
@@ -7,17 +7,19 @@ headers are understood; what can't be right is an error that says which line of 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genkl.data.sources import DataNotFoundError, Source, find_data, is_present
+from genkl.checks import TableError
+from genkl.data.images import ImageFiles
+from genkl.data.sources import DataNotFoundError
+from genkl.data.tables import read_lines
 
-LINES_AT_ONCE = 100_000
 LOOKED_FOR = 5
 """How many images are looked for before a prefix is believed to be wrong."""
 
@@ -46,9 +48,15 @@ class ListFile:
         labels = None if self.labels is None else self.labels[rows]
         return ListFile(self.path, self.keys.take(pa.array(rows)), self.lines[rows], labels)
 
-    def error(self, row: int, problem: str) -> ValueError:
+    def error(self, row: int, problem: str, remedy: str) -> TableError:
         """What is wrong with a line, with its file and number."""
-        return ValueError(f"{self.path}:{self.lines[row]}: {problem}")
+        return TableError(str(self.path), problem, remedy, row, line=int(self.lines[row]))
+
+    def refuse(self, wrong: np.ndarray, problem: str, remedy: str) -> None:
+        """Refuse lines where a mask of shape (N,) is true; {} is the first of their keys."""
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise self.error(row, problem.format(self.keys[row].as_py()), remedy)
 
 
 def read_keys(
@@ -65,49 +73,26 @@ def read_keys(
         Its lines that are not blank, without spaces at their ends.
 
     Raises:
-        ValueError: no keys, or not UTF-8; the message says where.
+        TableError: no keys, or not UTF-8; the message says where.
         FileNotFoundError: no such file.
     """
     path = Path(path)
-    text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    # Each line is a slice of the file's own bytes: a million of them cost one array of offsets.
-    ends = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")) + 1
-    offsets = np.concatenate([[0], ends, [len(text)]]).astype(np.int32)
-    raw = pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(text))
-    try:
-        raw.validate(full=True)
-        keys = pc.ascii_trim_whitespace(raw)
-    except pa.ArrowInvalid:
-        raise ValueError(f"{path}:{first_line_not_utf8(text)}: not UTF-8; convert it") from None
-    filled = pc.not_equal(keys, "").to_numpy(zero_copy_only=False)
-    if header is not None and pc.starts_with(keys[:1], header)[0].as_py():
+    texts = pa.array([], pa.string())
+    if path.stat().st_size:
+        texts = pc.ascii_trim_whitespace(read_lines(path))
+    filled = pc.not_equal(texts, "").to_numpy(zero_copy_only=False)
+    if header is not None and pc.starts_with(texts[:1], header).to_pylist() == [True]:
         filled[0] = False
     if not filled.any():
-        raise ValueError(f"{path}:1: there are no keys in this file; get it again")
-    # The last line of nearly every file is blank; any other would cost a copy.
-    last = len(filled) if filled[-1] else len(filled) - 1
-    keys = keys[:last] if filled[:last].all() else keys.filter(pa.array(filled))
+        raise TableError(str(path), "there are no keys in this file", "get it again", line=1)
+    keys = texts if filled.all() else texts.filter(pa.array(filled))
     return ListFile(path, without_prefix(keys, prefix), np.flatnonzero(filled) + 1)
-
-
-def first_line_not_utf8(text: bytes) -> int:
-    """The line of the first byte that is not UTF-8, counted from 1."""
-    try:
-        text.decode()
-    except UnicodeDecodeError as error:
-        return text.count(b"\n", 0, error.start) + 1
-    return 1
 
 
 def without_prefix(keys: pa.StringArray, prefix: str) -> pa.StringArray:
     """The keys, each without a prefix that it may or may not have."""
-    if not prefix:
-        return keys
-    prefixed = pc.starts_with(keys, prefix)
-    if not pc.any(prefixed).as_py():
-        return keys
     rest = pc.utf8_slice_codeunits(keys, len(prefix))
-    return rest if pc.all(prefixed).as_py() else pc.if_else(prefixed, rest, keys)
+    return pc.if_else(pc.starts_with(keys, prefix), rest, keys)
 
 
 def read_labels(
@@ -131,67 +116,48 @@ def read_labels(
         Keys and labels. A key that is there twice with the same label is kept once.
 
     Raises:
-        ValueError: a line without a label, a label that is no integer or is out of range, or a
+        TableError: a line without a label, a label that is no integer or is out of range, or a
             key with two different labels; the message says which line.
         FileNotFoundError: no such file.
     """
-    whole = read_keys(path, header=header)
-    label_parts, key_parts = [], []
-    # In parts: a million lines split at once would be in memory three times over.
-    for start in range(0, len(whole), LINES_AT_ONCE):
-        part = replace(
-            whole,
-            keys=whole.keys[start : start + LINES_AT_ONCE],
-            lines=whole.lines[start : start + LINES_AT_ONCE],
-        )
-        keys, labels = split_lines(part, num_labels, separator)
-        key_parts.append(without_prefix(keys, prefix))
-        label_parts.append(labels)
-    whole = replace(whole, keys=pa.concat_arrays(key_parts), labels=np.concatenate(label_parts))
-    key_parts.clear()
-    release_memory()
-    return without_repeats(whole)
-
-
-def split_lines(
-    listed: ListFile, num_labels: int, separator: str
-) -> tuple[pa.StringArray, np.ndarray]:
-    """Keys and labels of lines, see `read_labels`."""
+    listed = read_keys(path, header=header)
     parts = pc.split_pattern(listed.keys, separator, max_splits=1, reverse=True)
-    single = pc.less(pc.list_value_length(parts), 2).to_numpy(zero_copy_only=False)
-    if single.any():
-        row = int(single.argmax())
-        raise listed.error(
-            row,
-            f"there is no label in {listed.keys[row].as_py()!r}; expected a key, a "
-            f"{'tab' if separator == chr(9) else 'space'} and a label",
-        )
+    named = "a tab" if separator == "\t" else "a space"
+    listed.refuse(
+        pc.less(pc.list_value_length(parts), 2).to_numpy(zero_copy_only=False),
+        "there is no label in {!r}",
+        f"write a key, {named} and a label",
+    )
     texts = pc.list_element(parts, 1)
-    wrong = ~pc.match_substring_regex(texts, r"^[0-9]{1,9}$").to_numpy(zero_copy_only=False)
-    labels = np.empty(0, np.int64)
-    if not wrong.any():
-        labels = texts.cast(pa.int64()).to_numpy()
-        wrong = labels >= num_labels
+    labels = as_integers(texts)
+    wrong = (labels < 0) | (labels >= num_labels)
     if wrong.any():
         row = int(wrong.argmax())
         raise listed.error(
             row,
-            f"the label is {texts[row].as_py()!r}; labels are integers from 0 to {num_labels - 1}: "
-            "correct the line, or get the file again",
+            f"the label is {texts[row].as_py()!r}",
+            f"labels are integers from 0 to {num_labels - 1}: correct the line, or get the file "
+            "again",
         )
-    return pc.ascii_rtrim_whitespace(pc.list_element(parts, 0)), labels
+    keys = pc.ascii_rtrim_whitespace(pc.list_element(parts, 0))
+    return without_repeats(
+        ListFile(listed.path, without_prefix(keys, prefix), listed.lines, labels)
+    )
+
+
+def as_integers(texts: pa.StringArray) -> np.ndarray:
+    """Texts of 1 to 9 digits as integers, any other as -1; shape (N,), int64."""
+    digits = pc.match_substring_regex(texts, "^[0-9]{1,9}$")
+    return pc.if_else(digits, texts, "-1").cast(pa.int64()).to_numpy()
 
 
 def without_repeats(listed: ListFile) -> ListFile:
     """Keys that are there twice kept once, where their labels agree.
 
     Raises:
-        ValueError: they don't; the message names both lines.
+        TableError: they don't; the message names both lines.
     """
     first = find_rows(listed.keys, listed.keys)
-    new = first == np.arange(len(first))
-    if new.all():
-        return listed
     if listed.labels is not None:
         differs = np.flatnonzero(listed.labels != listed.labels[first])
         if len(differs):
@@ -199,9 +165,11 @@ def without_repeats(listed: ListFile) -> ListFile:
             raise listed.error(
                 row,
                 f"{listed.keys[int(row)]} has label {listed.labels[row]} here and "
-                f"{listed.labels[earlier]} in line {listed.lines[earlier]}; keep the right line",
+                f"{listed.labels[earlier]} in line {listed.lines[earlier]}",
+                "keep the right line",
             )
-    return listed.take(np.flatnonzero(new))
+    new = first == np.arange(len(first))
+    return listed if new.all() else listed.take(np.flatnonzero(new))
 
 
 def find_rows(keys: pa.StringArray, among: pa.StringArray) -> np.ndarray:
@@ -217,85 +185,37 @@ def find_rows(keys: pa.StringArray, among: pa.StringArray) -> np.ndarray:
     """
     found = pc.index_in(keys, value_set=among)
     rows = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    release_memory()
+    # What Arrow keeps for later would add up over several lists.
+    pa.default_memory_pool().release_unused()
     return rows
 
 
-def release_memory() -> None:
-    """Return to the system what Arrow keeps for later: over several lists it would add up."""
-    pa.default_memory_pool().release_unused()
-
-
-def draw_rows(
-    rows: np.ndarray, limit: int | None, seed: int, labels: np.ndarray | None = None
-) -> np.ndarray:
-    """At most so many of the rows, drawn without replacement, in their order.
-
-    Args:
-        rows: shape (N,).
-        limit: how many; None is all of them.
-        seed: decides which.
-        labels: shape (N,); if given, each class gets the same share, as far as it has that many.
-
-    Returns:
-        Shape (min(N, limit),).
-    """
-    if limit is None or limit >= len(rows):
-        return rows
-    drawn = np.random.default_rng(seed).permutation(len(rows))
-    if labels is not None:
-        # The first of each class, then the second of each, and so on.
-        by_class = np.argsort(labels[drawn], kind="stable")
-        sorted_labels = labels[drawn][by_class]
-        turn = np.empty(len(rows), np.int64)
-        turn[by_class] = np.arange(len(rows)) - np.searchsorted(sorted_labels, sorted_labels)
-        drawn = drawn[np.argsort(turn, kind="stable")]
-    return rows[np.sort(drawn[:limit])]
-
-
-def check_limit(name: str, limit: int | None) -> None:
-    """Refuse a limit below 1."""
-    if limit is not None and limit < 1:
-        raise ValueError(f"{name} is {limit}; pass 1 or more, or None for all of them")
-
-
-def find_images(folders: Sequence[Path], *names: pa.StringArray) -> Path:
-    """The folder that image names are relative to; only the first few are looked for.
+def find_images(
+    folders: Sequence[Path], names: pa.StringArray, splits: Iterable[np.ndarray] | None = None
+) -> ImageFiles:
+    """Images in the folder that their names are relative to; only the first few are looked for.
 
     Args:
         folders: where they may be, the usual one first.
-        names: those of one split each; empty ones count for nothing.
+        names: of the images, shape (N,).
+        splits: rows of each split, of which some must be there; None is all of them as one.
 
     Returns:
-        The first of the folders in which every split has one of its first images.
+        The N images, in the first of the folders in which every split has one of its first images.
 
     Raises:
         DataNotFoundError: none of them; the message names the paths.
     """
-    firsts = [some[:LOOKED_FOR].to_pylist() for some in names if len(some)]
+    splits = [np.arange(len(names))] if splits is None else splits
+    firsts = [names.take(pa.array(rows[:LOOKED_FOR])).to_pylist() for rows in splits if len(rows)]
+    missing = []
     for folder in folders:
-        if all(any((folder / name).is_file() for name in few) for few in firsts):
-            return folder
-    missing = [
-        next(folder / few[0] for few in firsts if not any((folder / n).is_file() for n in few))
-        for folder in folders
-    ]
+        paths = [[folder / name for name in few] for few in firsts]
+        lacking = [few[0] for few in paths if not any(path.is_file() for path in few)]
+        if not lacking:
+            return ImageFiles(folder, names)
+        missing.append(str(lacking[0]))
     raise DataNotFoundError(
-        f"the lists are here, but not the images: there is no {' and no '.join(map(str, missing))}"
+        f"the lists are here, but not the images: there is no {' and no '.join(missing)}"
         "; unpack the images so that one of these paths exists"
     )
-
-
-def find_neighbour(source: Source, data_root: str | os.PathLike[str] | None, folder: Path) -> Path:
-    """The folder of a data set that another one needs: in the data roots, or beside that one.
-
-    Raises:
-        DataNotFoundError: it is nowhere; the message says what to get and where to put it.
-    """
-    try:
-        return find_data(source, data_root)
-    except DataNotFoundError:
-        # Where the root is the other data set's own folder, this one may be beside it.
-        if data_root is not None and is_present(source, folder.parent):
-            return find_data(source, folder.parent)
-        raise

@@ -1,9 +1,8 @@
-"""How do images get from the disk into batches? Decoded by worker processes, in a fixed order."""
+"""Loading of images: batches decoded by worker processes in a fixed order, and broken images."""
 
 from __future__ import annotations
 
 import logging
-import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,15 +17,12 @@ from tqdm import tqdm
 from genkl.checks import check_choice, check_positive
 from genkl.data.base import NoisyDataset, Split, Truth
 from genkl.data.images import (
-    BlendedImages,
-    ChosenImages,
     ImageError,
     Images,
-    ImageTensor,
-    JoinedImages,
     as_images,
     positions,
 )
+from genkl.provenance import usable_cores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,9 +122,16 @@ def image_batches(
     check_choice("on_error", on_error, ON_ERROR)
     check_positive("batch_size", batch_size)
     rows = np.arange(len(images)) if order is None else positions(order)
-    workers = default_workers(images, len(rows)) if num_workers is None else num_workers
-    loader = _loader(images, transform, _blocks(rows, batch_size), workers=workers, seed=seed)
-    return _batches(loader, len(rows), on_error, progress)
+    decoded = _decoded(
+        images,
+        transform,
+        _keys(rows, batch_size),
+        count=len(rows),
+        num_workers=num_workers,
+        seed=seed,
+        progress=progress,
+    )
+    return _sound(decoded, len(rows), on_error)
 
 
 def step_batches(
@@ -158,11 +161,9 @@ def step_batches(
         ValueError: in iteration, a transform that gives images of several shapes.
         ImageError: in iteration, an image that can't be decoded; the message holds its path.
     """
-    workers = default_workers(images) if num_workers is None else num_workers
-    loader = _loader(
-        images, transform, _Keys(batches), workers=workers, seed=seed, pin_memory=pin_memory
-    )
-    for _, batch, broken in loader:
+    keys = ([(step, row) for row in rows.tolist()] for step, rows in batches)
+    options = {"num_workers": num_workers, "seed": seed, "pin_memory": pin_memory}
+    for _, batch, broken in _decoded(images, transform, keys, count=len(images), **options):
         if broken:
             raise next(iter(broken.values()))
         yield batch
@@ -181,14 +182,10 @@ def check_images(
     Returns:
         All the broken ones, with the reasons.
     """
-    workers = default_workers(images) if num_workers is None else num_workers
-    blocks = _blocks(np.arange(len(images)), 64)
-    loader = _loader(images, _nothing, blocks, workers=workers)
-    errors: dict[int, ImageError] = {}
-    with tqdm(total=len(images), desc="checking", unit="image", disable=not progress) as bar:
-        for rows, _, broken in loader:
-            errors |= broken
-            bar.update(len(rows) + len(broken))
+    keys, errors = _keys(np.arange(len(images)), 64), {}
+    options = {"num_workers": num_workers, "progress": "checking" if progress else None}
+    for _, _, broken in _decoded(images, _nothing, keys, count=len(images), **options):
+        errors |= broken
     return BrokenImages.of(errors, len(images))
 
 
@@ -240,120 +237,96 @@ def default_workers(images: Images, count: int | None = None) -> int:
         count: how many of them will be read; None is all.
     """
     count = len(images) if count is None else count
-    if count <= FEW_IMAGES or _in_memory(images):
+    if count <= FEW_IMAGES or images.in_memory:
         return 0
     return min(MOST_WORKERS, usable_cores())
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _in_memory(images: Images) -> bool:
-    match images:
-        case ImageTensor():
-            return True
-        case ChosenImages():
-            return _in_memory(images.images)
-        case JoinedImages():
-            return all(_in_memory(part) for part in images.parts)
-        case BlendedImages():
-            return _in_memory(images.first) and _in_memory(images.second)
-    return False
-
-
 class _Decoded(Dataset):
-    """Row -> (row, transformed image or the error); errors travel as data, with their path.
+    """(row,) or (step, row) -> the row, and the transformed image or the error with its path.
 
-    A row may come as (step, row): then a random transform differs from step to step.
+    A random transform is seeded by what is given: with a step, it differs from step to step.
     """
 
     def __init__(self, images: Images, transform: Transform, seed: int) -> None:
         self.images, self.transform, self.seed = images, transform, seed
 
-    def __getitem__(self, key: int | tuple[int, int]) -> tuple[int, Tensor | ImageError]:
-        row = key[1] if isinstance(key, tuple) else key
+    def __getitem__(self, key: tuple[int, ...]) -> tuple[int, Tensor | ImageError]:
+        row = key[-1]
         try:
             image = self.images.read(row)
         except ImageError as error:
             return row, error
         with torch.random.fork_rng(devices=[]):
-            entropy = (self.seed, *key) if isinstance(key, tuple) else (self.seed, key)
-            own = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
+            own = np.random.SeedSequence((self.seed, *key)).generate_state(1, np.uint64)
             torch.default_generator.manual_seed(int(own[0]))
             return row, self.transform(image)
 
 
-class _Keys:
-    """(step, rows) -> a list of (step, row), one batch at a time, as a batch sampler gives them."""
-
-    def __init__(self, batches: Iterable[tuple[int, np.ndarray]]) -> None:
-        self.batches = batches
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for step, rows in self.batches:
-            yield [(step, row) for row in rows.tolist()]
+def _keys(rows: np.ndarray, batch_size: int) -> Iterator[list[tuple[int]]]:
+    for at in range(0, len(rows), batch_size):
+        yield [(row,) for row in rows[at : at + batch_size].tolist()]
 
 
-def _blocks(rows: np.ndarray, batch_size: int) -> list[list[int]]:
-    return [rows[at : at + batch_size].tolist() for at in range(0, len(rows), batch_size)]
-
-
-def _loader(
+def _decoded(
     images: Images,
     transform: Transform,
-    blocks: Iterable[list],
+    keys: Iterable[list[tuple[int, ...]]],
     *,
-    workers: int,
+    count: int,
+    num_workers: int | None,
     seed: int = 0,
     pin_memory: bool = False,
-) -> DataLoader:
-    return DataLoader(
+    progress: str | None = None,
+) -> Iterator[tuple[np.ndarray, Tensor | None, dict[int, ImageError]]]:
+    """Batch by batch, the rows that could be decoded, their images, and the errors by row."""
+    loader = DataLoader(
         _Decoded(images, transform, seed),
-        batch_sampler=blocks,
-        num_workers=workers,
+        batch_sampler=keys,
+        num_workers=default_workers(images, count) if num_workers is None else num_workers,
         collate_fn=_collate,
         worker_init_fn=_ignore_interrupts,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # else it would draw from the caller's
     )
+    with tqdm(total=count, desc=progress, unit="image", disable=progress is None) as bar:
+        for rows, batch, broken in loader:
+            yield rows, batch, broken
+            bar.update(len(rows) + len(broken))
 
 
 def _collate(
     items: list[tuple[int, Tensor | ImageError]],
 ) -> tuple[np.ndarray, Tensor | None, dict[int, ImageError]]:
-    broken = {row: one for row, one in items if isinstance(one, ImageError)}
-    good = [(row, one) for row, one in items if row not in broken]
-    rows = np.array([row for row, _ in good], dtype=np.int64)
-    shapes = {tuple(one.shape) for _, one in good}
+    broken = {row: image for row, image in items if isinstance(image, ImageError)}
+    rows = [row for row, _ in items if row not in broken]
+    good = [image for row, image in items if row not in broken]
+    shapes = sorted({tuple(image.shape) for image in good})
     if len(shapes) > 1:
-        some = sorted(shapes)
         raise ValueError(
-            f"the transform gives images of shapes {some[0]} and {some[1]}; end it with a crop, or "
-            "a resize to (height, width)"
+            f"the transform gives images of shapes {shapes[0]} and {shapes[1]}; end it with a "
+            "crop, or a resize to (height, width)"
         )
-    return rows, torch.stack([one for _, one in good]) if good else None, broken
+    return np.array(rows, dtype=np.int64), torch.stack(good) if good else None, broken
 
 
-def _batches(
-    loader: DataLoader, count: int, on_error: str, progress: str | None
+def _sound(
+    decoded: Iterator[tuple[np.ndarray, Tensor | None, dict[int, ImageError]]],
+    count: int,
+    on_error: str,
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """The batches without broken images, which are an error or are reported at the end."""
     errors: dict[int, ImageError] = {}
-    with tqdm(total=count, desc=progress, unit="image", disable=progress is None) as bar:
-        try:
-            for rows, batch, broken in loader:
-                if broken and on_error == "raise":
-                    raise next(iter(broken.values()))
-                errors |= broken
-                if batch is not None:
-                    yield rows, batch
-                bar.update(len(rows) + len(broken))
-        finally:
-            if errors:
-                log.warning("%s; left out", BrokenImages.of(errors, count))
+    try:
+        for rows, batch, broken in decoded:
+            if broken and on_error == "raise":
+                raise next(iter(broken.values()))
+            errors |= broken
+            if batch is not None:
+                yield rows, batch
+    finally:
+        if errors:
+            log.warning("%s; left out", BrokenImages.of(errors, count))
 
 
 def _ignore_interrupts(_worker: int) -> None:

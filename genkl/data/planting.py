@@ -170,51 +170,55 @@ def plant_noise(
     for name, share in (("ood_share", ood_share), ("ambiguous_share", ambiguous_share)):
         if not 0 <= share < 1:
             raise ValueError(f"{name} is {share}; it is a share of the result, in [0, 1)")
-    if confusion is not None and label_noise:
-        raise ValueError(
-            f"label_noise is {label_noise} beside a confusion matrix; pass one of them"
-        )
-    if ood_share and ood is None:
-        raise ValueError(f"ood_share is {ood_share}, but ood is None; pass the images to add")
     rng = np.random.default_rng(seed)
-    noisy = dataset.noisy
+    noisy, given = dataset.noisy, dataset.noisy.labels.numpy()
     correct = np.flatnonzero(truth.kinds == Kind.CORRECT)
     total = len(noisy) / (1 + ambiguous_share - ood_share)
-    num_blends, num_ood = round(ambiguous_share * total), round(ood_share * total)
-    if 2 * num_blends > len(correct):
-        raise ValueError(
-            f"ambiguous_share is {ambiguous_share}: {num_blends} blends need {2 * num_blends} "
-            f"correct instances, and there are {len(correct)}; ask for fewer"
-        )
-    if num_ood > (0 if ood is None else len(ood)):
-        raise ValueError(
-            f"ood_share is {ood_share}: that is {num_ood} images, and ood has {len(ood)}; ask for "
-            "fewer, or pass more images"
-        )
-    pairs = _pairs_of_two_classes(truth.labels[correct], num_blends, rng)
-    used = correct[pairs]
+    num_blends = _count_blends(ambiguous_share, total, len(correct))
+    num_ood = _count_ood(ood_share, total, ood)
+    used = correct[_pairs_of_two_classes(truth.labels[correct], num_blends, rng)]
     plain = np.setdiff1d(np.arange(len(noisy)), used)
-    given = noisy.labels.numpy()
     shown = used[np.arange(num_blends), rng.integers(0, 2, num_blends)]
-    strangers = rng.choice(len(ood), num_ood, replace=False) if num_ood else np.empty(0, int)
-    first_id = 1 + max(int(split.ids.max()) for split in dataset.splits().values() if len(split))
     parts = [noisy.take(plain).inputs]
     if num_blends:
         parts.append(_blend(noisy.take(used[:, 0]).inputs, noisy.take(used[:, 1]).inputs))
     if num_ood:
+        strangers = rng.choice(len(ood), num_ood, replace=False)
         parts.append(_like(noisy.inputs, as_images(ood).take(strangers)))
     labels = np.concatenate([given[plain], given[shown], rng.choice(given, num_ood)])
-    kinds = np.concatenate(
-        [truth.kinds[plain], np.full(num_blends, Kind.AMBIGUOUS), np.full(num_ood, Kind.OOD)]
-    ).astype(np.int64)
-    true = np.concatenate([truth.labels[plain], np.full(num_blends + num_ood, -1)])
-    ids = np.concatenate([noisy.ids.numpy()[plain], first_id + np.arange(num_blends + num_ood)])
+    made = np.repeat([Kind.AMBIGUOUS, Kind.OOD], [num_blends, num_ood])
+    kinds = np.concatenate([truth.kinds[plain], made]).astype(np.int64)
+    true = np.concatenate([truth.labels[plain], np.full(len(made), -1)])
+    first_id = 1 + max(int(split.ids.max()) for split in dataset.splits().values() if len(split))
+    ids = np.concatenate([noisy.ids.numpy()[plain], first_id + np.arange(len(made))])
     _plant_labels(labels, kinds, true, dataset.num_classes, label_noise, noise_kind, confusion, rng)
     order = rng.permutation(len(labels))
     inputs = torch.cat(parts) if isinstance(noisy.inputs, Tensor) else JoinedImages(parts)
-    made = Split(inputs, torch.from_numpy(labels), torch.from_numpy(ids)).take(order)
+    split = Split(inputs, torch.from_numpy(labels), torch.from_numpy(ids)).take(order)
     told = Truth(kinds[order], true[order], f"{truth.source}, and planted", ids[order])
-    return replace(dataset, noisy=made), told
+    return replace(dataset, noisy=split), told
+
+
+def _count_blends(share: float, total: float, num_correct: int) -> int:
+    count = round(share * total)
+    if 2 * count > num_correct:
+        raise ValueError(
+            f"ambiguous_share is {share}: {count} blends need {2 * count} correct instances, and "
+            f"there are {num_correct}; ask for fewer"
+        )
+    return count
+
+
+def _count_ood(share: float, total: float, ood: Tensor | Images | None) -> int:
+    if share and ood is None:
+        raise ValueError(f"ood_share is {share}, but ood is None; pass the images to add")
+    count = round(share * total)
+    if share and count > len(ood):
+        raise ValueError(
+            f"ood_share is {share}: that is {count} images, and ood has {len(ood)}; ask for fewer, "
+            "or pass more images"
+        )
+    return count
 
 
 def _pairs_of_two_classes(labels: np.ndarray, num_pairs: int, rng: np.random.Generator):
@@ -260,6 +264,8 @@ def _plant_labels(labels, kinds, true, k, rate, noise_kind, confusion, rng) -> N
     """Change given labels of correct instances, in place, and their kinds with them."""
     correct = np.flatnonzero(kinds == Kind.CORRECT)
     if confusion is not None:
+        if rate:
+            raise ValueError(f"label_noise is {rate} beside a confusion matrix; pass one of them")
         if len(confusion) != k:
             raise ValueError(f"confusion has {len(confusion)} rows; the data set has {k} classes")
         labels[correct] = plant_confusion(true[correct], confusion, rng)

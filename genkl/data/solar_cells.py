@@ -12,19 +12,10 @@ import functools
 
 import numpy as np
 
-from genkl.data.base import Kind, NoisyDataset, Truth, make_split, take_stratified
+from genkl.data.base import Kind, NoisyDataset, Truth, make_dataset
 from genkl.data.planting import check_rate, plant_label_noise
-from genkl.data.sources import Source
-
-SOURCE = Source(
-    name="solar-cells",
-    title="ELPV: 2,624 solar cells, graded by an expert",
-    licence="CC BY-NC-SA 4.0",
-    size="90 MB, comes with the package elpv-dataset",
-    url="https://github.com/zae-bayern/elpv-dataset",
-    how_to_get="pip install elpv-dataset",
-    package="elpv_dataset",
-)
+from genkl.data.registry import SOLAR_CELLS
+from genkl.data.splitting import check_counts, draw_splits
 
 CLASS_NAMES = ("mono functional", "mono defective", "poly functional", "poly defective")
 
@@ -55,40 +46,25 @@ def load_solar_cells(
         ValueError: label_noise outside [0, 1], or more instances asked for than there are.
     """
     check_rate("label_noise", label_noise)
+    per_class = check_counts(
+        clean=clean_per_class, validation=validation_per_class, test=test_per_class
+    )
     images, grades, types = read_elpv()
-    poly = (types == "poly").astype(np.int64)
-    labels = 2 * poly + (grades > 0.5)
+    true = 2 * (types == "poly").astype(np.int64) + (grades > 0.5)
     sure = np.flatnonzero((grades < 0.1) | (grades > 0.9))
     doubtful = np.setdiff1d(np.arange(len(grades)), sure)
     rng = np.random.default_rng(seed)
-
-    clean = take_stratified(labels, sure, clean_per_class, rng)
-    left = np.setdiff1d(sure, clean)
-    validation = take_stratified(labels, left, validation_per_class, rng)
-    left = np.setdiff1d(left, validation)
-    test = take_stratified(labels, left, test_per_class, rng)
-    left = np.setdiff1d(left, test)
+    rows, left = draw_splits(true, sure, per_class, rng)
     if len(left) == 0:
         raise ValueError("no sure cell is left for the noisy split; ask for fewer elsewhere")
-
-    given = labels.copy()
-    given[left] = plant_label_noise(labels[left], len(CLASS_NAMES), label_noise, rng)
-    noisy = rng.permutation(np.concatenate([left, doubtful]))
-    kinds = np.where(given != labels, Kind.MISLABELLED, Kind.CORRECT).astype(np.int64)
-    kinds[doubtful] = Kind.AMBIGUOUS
-    true = labels.copy()
-    true[doubtful] = -1
-
-    inputs = images[:, None]
-    dataset = NoisyDataset(
-        name="solar-cells",
-        class_names=CLASS_NAMES,
-        clean=make_split(inputs[clean], labels[clean], clean),
-        noisy=make_split(inputs[noisy], given[noisy], noisy),
-        validation=make_split(inputs[validation], labels[validation], validation),
-        test=make_split(inputs[test], labels[test], test),
-    )
-    return dataset, Truth(kinds[noisy], true[noisy], "graded by an expert", noisy.copy())
+    given = true.copy()
+    given[left] = plant_label_noise(true[left], len(CLASS_NAMES), label_noise, rng)
+    rows["noisy"] = rng.permutation(np.concatenate([left, doubtful]))
+    kinds = np.where(given != true, Kind.MISLABELLED, Kind.CORRECT)
+    kinds[doubtful], true[doubtful] = Kind.AMBIGUOUS, -1
+    truth = Truth(kinds, true, "graded by an expert")
+    read = images[:, None].__getitem__
+    return make_dataset(SOLAR_CELLS.name, CLASS_NAMES, read, rows, given, truth)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Where is the data? Found in the reader's folders, fetched where that is allowed, or explained.
+"""Sources of data sets: found in the reader's folders, downloaded where allowed, or explained.
 
 A data set is looked for in an explicit root, then in ``$GENKL_DATA``, then in the cache. Nothing
 is downloaded unless asked for (`fetch`, or ``python -m genkl data get NAME``).
@@ -6,12 +6,24 @@ is downloaded unless asked for (`fetch`, or ``python -m genkl data get NAME``).
 
 from __future__ import annotations
 
+import hashlib
+import http.client
+import importlib.util
 import os
+import shutil
+import tarfile
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
+from tqdm import tqdm
+
+from genkl.storage import replacing
+
+TIMEOUT_SECONDS = 30
 
 
 class DataNotFoundError(FileNotFoundError):
@@ -77,15 +89,10 @@ def data_roots(data_root: str | os.PathLike[str] | None = None) -> list[Path]:
     """
     if data_root is not None:
         return [Path(data_root).expanduser()]
-    given = os.environ.get("GENKL_DATA")
-    roots = [Path(one).expanduser() for one in given.split(os.pathsep) if one] if given else []
-    return [*roots, download_folder()]
-
-
-def download_folder() -> Path:
-    """Where fetched data goes: ``$GENKL_CACHE/data``, or the user's cache folder."""
+    given = os.environ.get("GENKL_DATA", "")
+    roots = [Path(root).expanduser() for root in given.split(os.pathsep) if root]
     cache = os.environ.get("GENKL_CACHE") or platformdirs.user_cache_dir("genkl", appauthor=False)
-    return Path(cache).expanduser() / "data"
+    return [*roots, Path(cache).expanduser() / "data"]
 
 
 def find_data(source: Source, data_root: str | os.PathLike[str] | None = None) -> Path:
@@ -143,8 +150,6 @@ def explain(source: Source, looked: Sequence[str] = ()) -> str:
 def is_present(source: Source, data_root: str | os.PathLike[str] | None = None) -> bool:
     """Whether the data set can be loaded here."""
     if source.package is not None:
-        import importlib.util
-
         return importlib.util.find_spec(source.package) is not None
     if not source.folders:
         return False
@@ -153,6 +158,24 @@ def is_present(source: Source, data_root: str | os.PathLike[str] | None = None) 
     except DataNotFoundError:
         return False
     return True
+
+
+def find_neighbour(source: Source, data_root: str | os.PathLike[str] | None, folder: Path) -> Path:
+    """The folder of a data set that another one needs: in the data roots, or beside that one.
+
+    Raises:
+        DataNotFoundError: it is nowhere; the message says what to get and where to put it.
+    """
+    try:
+        return find_data(source, data_root)
+    except DataNotFoundError:
+        # Where the root is the other data set's own folder, this one may be beside it.
+        if data_root is not None and is_present(source, folder.parent):
+            return find_data(source, folder.parent)
+        raise
+
+
+# Downloads
 
 
 def fetch(
@@ -174,11 +197,110 @@ def fetch(
         OSError: the network failed (run it again: it goes on where it stopped), or what came has
             another checksum.
     """
-    from genkl.data.download import download
-
     if not source.downloads:
         raise DataNotFoundError(explain(source))
     folder = (Path(root).expanduser() if root is not None else data_roots()[0]) / source.folders[0]
-    for one in source.downloads:
-        download(one, folder, progress=progress)
+    for file in source.downloads:
+        download(file, folder, progress=progress)
     return folder
+
+
+def download(file: Download, folder: str | os.PathLike[str], *, progress: bool = True) -> Path:
+    """Bring a file into a folder, unless it is there already.
+
+    What has arrived is kept in a ``.part`` file beside the target; the next attempt asks the
+    server for the rest. The target appears when its checksum is right and not before. A file
+    of that name with another checksum is left alone and reported, never overwritten.
+
+    Args:
+        file: where from, what it must be, where to.
+        folder: the data set's folder; made if needed.
+        progress: show a bar.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        OSError: the network or the disk failed; run it again to go on. What came has another
+            checksum; it is deleted. Or another file is in its place.
+    """
+    target = Path(folder) / file.path
+    partial = target.with_name(target.name + ".part")
+    if target.exists():
+        if not _is_whole(target, file.checksum):
+            raise FileExistsError(
+                f"{target} is there but is not the published file ({file.checksum}); move it away "
+                "to fetch that, or use it as it is"
+            )
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _receive(file.url, partial, progress)
+        except (OSError, http.client.HTTPException) as error:
+            kept = partial.stat().st_size if partial.exists() else 0
+            raise OSError(
+                f"{file.url} could not be fetched ({error}); {kept:,} bytes are kept in {partial}: "
+                "run this again to go on"
+            ) from error
+        if not _is_whole(partial, file.checksum):
+            partial.unlink()
+            raise OSError(
+                f"what {file.url} sent is not the published file ({file.checksum}); it was "
+                "deleted. Run this again, and if it happens twice, report it"
+            )
+        os.replace(partial, target)
+    unpack(target, Path(folder), file.unpack)
+    return target
+
+
+def _is_whole(path: Path, checksum: str) -> bool:
+    kind, _, expected = checksum.partition(":")
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest() == expected
+
+
+def _receive(url: str, partial: Path, progress: bool) -> None:
+    """Append to the partial file what it lacks."""
+    have = partial.stat().st_size if partial.exists() else 0
+    asked = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(asked, timeout=TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # everything is there
+        raise
+    if response.status != http.client.PARTIAL_CONTENT:
+        have = 0  # the server starts over, and so do we
+    left = int(response.headers.get("Content-Length", 0))
+    bar = {"total": have + left or None, "initial": have, "desc": partial.stem}
+    with (
+        response,
+        open(partial, "ab" if have else "wb") as file,
+        tqdm.wrapattr(response, "read", disable=not progress, **bar) as body,
+    ):
+        shutil.copyfileobj(body, file)
+    if left and partial.stat().st_size < have + left:
+        raise ConnectionError("the connection ended early")
+
+
+def unpack(archive: Path, folder: Path, members: Sequence[str]) -> None:
+    """Unpack files from a tar archive; each appears whole or not at all, none is overwritten.
+
+    Args:
+        archive: the tar file, compressed or not.
+        folder: where to.
+        members: their names in the archive, which they keep below the folder.
+
+    Raises:
+        OSError: a member is missing from the archive, or is not a plain file.
+    """
+    wanted = [name for name in members if not (folder / name).exists()]
+    if not wanted:
+        return
+    with tarfile.open(archive) as tar:
+        for name in wanted:
+            file = tar.extractfile(name) if name in tar.getnames() else None
+            if file is None:
+                raise OSError(f"{archive} holds no file {name}; fetch it again")
+            with replacing(folder / name) as whole, open(whole, "wb") as out:
+                shutil.copyfileobj(file, out)

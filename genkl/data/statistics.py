@@ -1,4 +1,4 @@
-"""What is in a data set? Counts and the noise matrix, as tables."""
+"""Statistics of a data set: counts of labels and kinds, and the noise matrix, as tables."""
 
 from __future__ import annotations
 

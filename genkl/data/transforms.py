@@ -1,4 +1,4 @@
-"""How is an image prepared? A preset's steps, as a transform of bytes into a network's input."""
+"""Transforms of images: a preset's steps as torchvision's, and squares for a backbone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from genkl.checks import check_choice, check_positive
@@ -101,18 +100,14 @@ def as_square(
     Raises:
         ValueError: an unknown way of resizing, or a size that isn't positive.
     """
+    from torchvision.transforms.v2 import InterpolationMode, functional
+
     check_choice("resize", resize, RESIZE_MODES)
     check_positive("size", size)
-    if resize == "crop":
+    if resize == "crop":  # torchvision's own centre is another one where a side is odd
         height, width = images.shape[-2:]
         side = max(1, round(min(height, width) * min(crop_pct, 1.0)))
         top, left = (height - side) // 2, (width - side) // 2
         images = images[..., top : top + side, left : left + side]
-    if images.dtype == torch.uint8 and images.device.type != "cpu":
-        floats = as_square(images.float(), size, "squash", interpolation=interpolation)
-        return floats.round().clamp(0, 255).to(torch.uint8)
-    batch = images.reshape(-1, *images.shape[-3:])
-    resized = F.interpolate(
-        batch, (size, size), mode=interpolation, antialias=True, align_corners=False
-    )
-    return resized.reshape(*images.shape[:-2], size, size)
+    mode = InterpolationMode(interpolation)
+    return functional.resize(images, [size, size], mode, antialias=True)

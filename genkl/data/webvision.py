@@ -15,18 +15,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genkl.data.base import Kind, NoisyDataset, Split, Truth, make_split, take_stratified
+from genkl.data.base import Kind, NoisyDataset, Split, Truth, make_dataset, make_split
+from genkl.data.folder import scan_images
 from genkl.data.images import ImageFiles
 from genkl.data.lists import (
     ListFile,
-    check_limit,
-    draw_rows,
     find_images,
-    find_neighbour,
     read_keys,
     read_labels,
 )
-from genkl.data.sources import DataNotFoundError, Source, find_data
+from genkl.data.registry import ILSVRC12, WEBVISION
+from genkl.data.sources import DataNotFoundError, find_data, find_neighbour
+from genkl.data.splitting import check_counts, check_limit, draw_rows, take_stratified
 
 ALL_CLASSES = 1000
 TRAINING_LIST = "info/train_filelist_google.txt"
@@ -36,38 +36,6 @@ TRAINING_FOLDERS = (".", "train_images_256", "train_images")
 TEST_FOLDERS = ("val_images_256", "val_images", ".")
 ILSVRC12_LIST = "val.txt"
 ILSVRC12_FOLDERS = ("val", ".")
-
-SOURCE = Source(
-    name="mini-webvision",
-    title="WebVision 1.0",
-    licence=(
-        "for research that is not commercial, see its home page; the photographs belong to whoever "
-        "took them"
-    ),
-    size="68,444 images are used: 65,944 of the Google half, 2,500 to test on",
-    url="https://data.vision.ee.ethz.ch/cvl/webvision/dataset2017.html",
-    how_to_get=(
-        "Download the lists (info), the Google half of the resized training images, and the "
-        "resized validation images from its home page; unpack them into one folder: info/, "
-        "google/, val_images_256/."
-    ),
-    folders=("webvision", "WebVision", "webvision1.0", "mini-webvision"),
-    layouts=((TRAINING_LIST, TEST_LIST),),
-)
-
-ILSVRC12_SOURCE = Source(
-    name="ilsvrc12",
-    title="The ILSVRC 2012 validation images, a second test set for mini WebVision",
-    licence="ImageNet's terms of access, for research and teaching that are not commercial",
-    size="50,000 images, of which 2,500 are used",
-    url="https://image-net.org/challenges/LSVRC/2012/",
-    how_to_get=(
-        "Register with ImageNet, download the validation images and put them into one folder per "
-        "synset, val/n01440764/*.JPEG, or into val/ with the list val.txt (file and class) beside."
-    ),
-    folders=("ilsvrc12", "ILSVRC2012", "imagenet", "ImageNet"),
-    layouts=(("val",), (ILSVRC12_LIST,)),
-)
 
 
 def load_mini_webvision(
@@ -106,41 +74,28 @@ def load_mini_webvision(
     check_limit("noisy_limit", noisy_limit)
     if not 2 <= num_classes <= ALL_CLASSES:
         raise ValueError(f"num_classes is {num_classes}; WebVision 1.0 has 2 to {ALL_CLASSES}")
-    if validation_per_class < 0:
-        raise ValueError(f"validation_per_class is {validation_per_class}; pass 0 or more")
-    folder = find_data(SOURCE, data_root)
+    check_counts(validation=validation_per_class)
+    folder = find_data(WEBVISION, data_root)
     synsets = read_synsets(folder / SYNSETS, num_classes)
     training = read_labels(folder / TRAINING_LIST, ALL_CLASSES)
     tests = read_labels(folder / TEST_LIST, ALL_CLASSES)
     labels, names, ids = first_classes(training, num_classes)
 
-    rng = np.random.default_rng(seed)
-    every = np.arange(len(labels))
-    validation = every[:0]
-    if validation_per_class:
-        validation = take_stratified(labels, every, validation_per_class, rng)
+    rng, every = np.random.default_rng(seed), np.arange(len(labels))
+    validation = take_stratified(labels, every, validation_per_class, rng)
     noisy = draw_rows(np.setdiff1d(every, validation), noisy_limit, seed)
-    root = find_images([folder / place for place in TRAINING_FOLDERS], names)
-    files = ImageFiles(root, names)
+    files = find_images([folder / place for place in TRAINING_FOLDERS], names)
+    true = labels.copy()
+    true[noisy] = -1
+    unknown = Truth(np.full(len(labels), Kind.UNKNOWN), true, "nobody looked", ids)
+    rows, names = {"noisy": noisy, "validation": validation}, class_names(synsets, num_classes)
+    dataset, truth = make_dataset(WEBVISION.name, names, files.take, rows, labels, unknown)
     test_labels, test_names, test_ids = first_classes(tests, num_classes)
-    test_root = find_images([folder / place for place in TEST_FOLDERS], test_names)
-
+    test_files = find_images([folder / place for place in TEST_FOLDERS], test_names)
+    test = make_split(test_files, test_labels, training.lines[-1] + test_ids)
     second = find_ilsvrc12(ilsvrc12_root, data_root, folder)
-    dataset = NoisyDataset(
-        name=SOURCE.name,
-        class_names=class_names(synsets, num_classes),
-        clean=make_split(files.take(every[:0]), labels[:0], ids[:0]),
-        noisy=make_split(files.take(noisy), labels[noisy], ids[noisy]),
-        validation=make_split(files.take(validation), labels[validation], ids[validation]),
-        test=make_split(
-            ImageFiles(test_root, test_names), test_labels, training.lines[-1] + test_ids
-        ),
-        more_tests={} if second is None else {
-            "ilsvrc12": read_ilsvrc12(second, synsets, num_classes)
-        },
-    )  # fmt: skip
-    unknown = np.full(len(noisy), Kind.UNKNOWN, dtype=np.int64)
-    return dataset, Truth(unknown, np.full(len(noisy), -1), "nobody looked", ids=ids[noisy])
+    more = {} if second is None else {"ilsvrc12": read_ilsvrc12(second, synsets, num_classes)}
+    return replace(dataset, test=test, more_tests=more), truth
 
 
 def first_classes(
@@ -172,12 +127,7 @@ def read_synsets(path: Path, num_classes: int) -> list[str]:
             f"{path} has {len(listed)} lines, and num_classes is {num_classes}; get the list again"
         )
     good = pc.match_substring_regex(listed.keys, r"^n[0-9]{8}( |$)").to_numpy(zero_copy_only=False)
-    if not good.all():
-        row = int((~good).argmax())
-        raise listed.error(
-            row,
-            f"{listed.keys[row].as_py()!r} should begin with a synset, as n01440764; get it again",
-        )
+    listed.refuse(~good, "{!r} should begin with a synset, as n01440764", "get it again")
     return listed.keys.to_pylist()
 
 
@@ -198,13 +148,13 @@ def find_ilsvrc12(
         DataNotFoundError: a root was given, and there is nothing.
     """
     if root is not None:
-        return find_data(ILSVRC12_SOURCE, root)
+        return find_data(ILSVRC12, root)
     try:
-        found = find_neighbour(ILSVRC12_SOURCE, data_root, folder)
+        found = find_neighbour(ILSVRC12, data_root, folder)
     except DataNotFoundError:
         return None
     # Many folders have a val/ in them. Unasked, only one that is surely ImageNet's will do.
-    if found.name not in ILSVRC12_SOURCE.folders:
+    if found.name not in ILSVRC12.folders:
         return None
     usable = (found / ILSVRC12_LIST).is_file() or any(found.glob("val/n[0-9]*/"))
     return found if usable else None
@@ -232,18 +182,18 @@ def read_ilsvrc12(folder: Path, synsets: list[str], num_classes: int) -> Split:
             listed = listed.take(np.flatnonzero(listed.labels < len(of_rank)))
             listed = replace(listed, labels=of_rank[listed.labels])
         labels, names, _ = first_classes(listed, num_classes)
-        root = find_images([folder / place for place in ILSVRC12_FOLDERS], names)
+        files = find_images([folder / place for place in ILSVRC12_FOLDERS], names)
     else:
-        root = folder / "val"
-        names, labels = list_synset_folders(root, numbers, num_classes)
+        names, labels = list_synset_folders(folder / "val", numbers, num_classes)
+        files = ImageFiles(folder / "val", names)
     ids = pc.struct_field(pc.extract_regex(names, r"_(?P<number>[0-9]+)\.[^.]+$"), "number")
     if ids.null_count:
         bad = names.filter(pc.is_null(ids))[0]
         raise ValueError(
-            f"{root / bad.as_py()}: there is no number in the file's name; expected "
+            f"{files.root / bad.as_py()}: there is no number in the file's name; expected "
             "ILSVRC2012_val_00000001.JPEG"
         )
-    return make_split(ImageFiles(root, names), labels, ids.cast(pa.int64()).to_numpy() - 1)
+    return make_split(files, labels, ids.cast(pa.int64()).to_numpy() - 1)
 
 
 def list_synset_folders(
@@ -266,8 +216,7 @@ def list_synset_folders(
     labels: list[int] = []
     for label, number in enumerate(numbers[:num_classes]):
         folder = root / number
-        files = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-        files = [name for name in files if name.lower().endswith((".jpeg", ".jpg", ".png"))]
+        files = [*scan_images(folder)] if folder.is_dir() else []
         if not files:
             raise ValueError(
                 f"{folder}: there are no images of class {label}; put the validation images of "

@@ -1,14 +1,6 @@
-"""Which eyes? Networks that know ImageNet or start afresh, and frozen features kept on disk."""
+"""Backbones of torchvision and timm, their weights, and the cache of frozen features."""
 
-from genkl.features.features import (
-    cache_folder,
-    extract_features,
-    featurize,
-    normalise,
-    preprocess,
-    use_features,
-)
-from genkl.features.networks import (
+from genkl.features.backbones import (
     EFFICIENTNET_LITE0,
     RESNET50,
     Backbone,
@@ -17,6 +9,8 @@ from genkl.features.networks import (
     finetunable,
     get_backbone,
 )
+from genkl.features.extract import Computing, extract_features, featurize, preprocess, use_features
+from genkl.features.store import cache_folder
 from genkl.features.weights import (
     load_by_position,
     load_strictly,
@@ -26,6 +20,7 @@ from genkl.features.weights import (
 
 __all__ = [
     "Backbone",
+    "Computing",
     "EFFICIENTNET_LITE0",
     "RESNET50",
     "build_efficientnet_lite0",
@@ -37,7 +32,6 @@ __all__ = [
     "get_backbone",
     "load_by_position",
     "load_strictly",
-    "normalise",
     "preprocess",
     "read_weights",
     "use_features",

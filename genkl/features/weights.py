@@ -1,4 +1,4 @@
-"""What is in a file of weights, and does it fit? Tensors by name; no code in a file can run."""
+"""Files of weights: tensors by name, loaded into a model that they must fit; no code runs."""
 
 from __future__ import annotations
 
@@ -14,15 +14,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from genkl.checks import check_choice
+from genkl.storage import hash_tensors
 
 
 def weights_hash(module: nn.Module) -> str:
     """Hash of all parameters and buffers with their names, 16 hexadecimal digits."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().flatten().cpu().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return hash_tensors(module.state_dict(), hashlib.blake2b(digest_size=8))
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -71,52 +68,30 @@ def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], source: str) 
         source: where they come from, for the message.
 
     Raises:
-        ValueError: names the first tensor that is missing, unexpected, or of another shape.
+        ValueError: names the tensors that are missing, unexpected, or of another shape.
     """
-    own = model.state_dict()
-    for name, tensor in own.items():
-        if name not in weights:
-            if name.endswith("num_batches_tracked"):  # old files lack this counter
-                continue
-            raise ValueError(
-                f"{source} lacks the tensor {name}; are these weights of this network?"
-            )
-        if weights[name].shape != tensor.shape:
-            raise ValueError(
-                f"{source}: {name} has shape {tuple(weights[name].shape)}, but the network needs "
-                f"{tuple(tensor.shape)}; are these weights of this network?"
-            )
-    for name in weights:
-        if name not in own:
-            raise ValueError(
-                f"{source} holds the tensor {name}, which the network lacks; are these weights of "
-                "this network?"
-            )
-    model.load_state_dict(weights, strict=False)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        problem = first_line(str(error).partition("\n")[2])
+        raise ValueError(
+            f"{source} does not fit: {problem} Are these weights of this network?"
+        ) from error
 
 
 def load_by_position(model: nn.Module, weights: dict[str, Tensor]) -> None:
     """Copy tensors into a model whose parameters have the same order but other names.
 
     Raises:
-        RuntimeError: another number of tensors, or a shape that differs (both are named).
+        RuntimeError: another number of tensors, or a shape that differs.
     """
     names = [n for n in model.state_dict() if not n.endswith("num_batches_tracked")]
-    sources = [(n, t) for n, t in weights.items() if not n.endswith("num_batches_tracked")]
-    if len(names) != len(sources):
-        raise RuntimeError(f"the weights hold {len(sources)} tensors, the model needs {len(names)}")
-    own = model.state_dict()
-    for name, (source, tensor) in zip(names, sources, strict=True):
-        if own[name].shape != tensor.shape:
-            raise RuntimeError(
-                f"weight {source} has shape {tuple(tensor.shape)}, but {name} needs "
-                f"{tuple(own[name].shape)}"
-            )
-    model.load_state_dict(
-        {name: tensor for name, (_, tensor) in zip(names, sources, strict=True)}, strict=False
-    )
+    tensors = [t for n, t in weights.items() if not n.endswith("num_batches_tracked")]
+    if len(names) != len(tensors):
+        raise RuntimeError(f"the weights hold {len(tensors)} tensors, the model needs {len(names)}")
+    model.load_state_dict(dict(zip(names, tensors, strict=True)))
 
 
-def first_line(error: BaseException) -> str:
+def first_line(error: BaseException | str) -> str:
     """What an error says, in one line of at most 200 characters."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,29 +1,35 @@
-"""Training: phases, examples, the loop, checkpoints, and the GenKL iteration."""
+"""Training: phases, examples, batches, trainer, checkpoints, the GenKL iteration, the launcher."""
 
 from genkl.learn.batches import Draw, draw_batches
 from genkl.learn.checkpoint import Checkpoint
 from genkl.learn.config import GenKLConfig
 from genkl.learn.examples import Examples, join_inputs
-from genkl.learn.folder import RunFolder, plain
-from genkl.learn.iteration import (
-    BASELINES,
-    PUBLISHED_RUN,
-    Lesson,
-    pretrain_models,
-    run_baseline,
-    run_genkl,
-    run_once,
-)
-from genkl.learn.log import read_log
-from genkl.learn.loop import PUBLISHED_TRAINING, FitResult, Watch, fit
+from genkl.learn.folder import RunFolder, plain, read_log
+from genkl.learn.iteration import Lesson
 from genkl.learn.phase import OPTIMIZERS, SCHEDULES, Phase
-from genkl.learn.result import Round, Run, round_to_dict, run_to_dict
+from genkl.learn.result import FitResult, Round, Run, round_to_dict, run_to_dict
 from genkl.learn.rules import (
     Decision,
     IdentifyRule,
     divergence_rule,
     entropy_rule,
     flag_nothing,
+)
+from genkl.learn.run import (
+    BASELINES,
+    PUBLISHED_RUN,
+    GenKLOptions,
+    RunOptions,
+    pretrain_models,
+    run_baseline,
+    run_genkl,
+)
+from genkl.learn.trainer import (
+    PUBLISHED_TRAINING,
+    FitOptions,
+    Watch,
+    fit,
+    fit_together,
 )
 
 __all__ = [
@@ -36,19 +42,23 @@ __all__ = [
     "Decision",
     "Draw",
     "Examples",
+    "FitOptions",
     "FitResult",
     "GenKLConfig",
+    "GenKLOptions",
     "IdentifyRule",
     "Lesson",
     "Phase",
     "Round",
     "Run",
     "RunFolder",
+    "RunOptions",
     "Watch",
     "divergence_rule",
     "draw_batches",
     "entropy_rule",
     "fit",
+    "fit_together",
     "flag_nothing",
     "join_inputs",
     "plain",
@@ -57,6 +67,5 @@ __all__ = [
     "round_to_dict",
     "run_baseline",
     "run_genkl",
-    "run_once",
     "run_to_dict",
 ]

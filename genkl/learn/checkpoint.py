@@ -1,9 +1,10 @@
-"""How does training go on after it was cut off? Everything that changes, in one checked file."""
+"""Checkpoints of training: everything that changes, in one checked file, to go on from."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,8 +47,12 @@ class Checkpoint:
         """The file before the last one."""
         return self.path.with_name(f"previous-{self.path.name}")
 
-    def save(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+    def save(self, tensors: Mapping[str, Mapping[str, Tensor]], values: Mapping[str, Any]) -> None:
         """Write the state; what was there before stays until this is complete.
+
+        Args:
+            tensors: by group and name.
+            values: what JSON can hold.
 
         Raises:
             OSError: no space, or no permission; says what to do.
@@ -57,9 +62,10 @@ class Checkpoint:
             link.unlink(missing_ok=True)
             os.link(self.path, link)
             os.replace(link, self.previous)
-        save_tensors(self.path, tensors, {"identity": dict(self.identity), **values})
+        flat = {f"{group}.{n}": t for group, named in tensors.items() for n, t in named.items()}
+        save_tensors(self.path, flat, {"identity": dict(self.identity), **values})
 
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    def load(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
         """The last good state; None if there is none.
 
         Raises:
@@ -79,7 +85,11 @@ class Checkpoint:
             if damaged is not None:
                 log.warning("going on from %s, step %s", path, values["step"])
             self._check_identity(path, values["identity"])
-            return tensors, values
+            grouped: dict[str, dict[str, Tensor]] = defaultdict(dict)
+            for key, tensor in tensors.items():
+                group, _, name = key.partition(".")
+                grouped[group][name] = tensor
+            return grouped, values
         if damaged is not None:
             raise DamagedFileError(
                 f"{damaged}; delete it to start this phase anew (finished ones stay)"
@@ -128,14 +138,3 @@ def unpack_optimizer(
         for g in values["groups"]
     ]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under ``prefix.name``."""
-    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
-
-
-def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those that `prefixed` named, under their own names."""
-    start = f"{prefix}."
-    return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}

@@ -1,4 +1,4 @@
-"""Every setting of the method, in one frozen record."""
+"""Configuration: every setting of the method, in one frozen record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is learned from? Inputs with their targets and roles, in memory or on disk."""
+"""Examples: what is learned from, inputs with their targets and roles, in memory or on disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genkl.data import Images, Split
 from genkl.data.images import JoinedImages, as_images
@@ -57,22 +57,21 @@ class Examples:
         """The same examples with labels that a `SelfSelection` may turn into verified ones."""
         return replace(self, given=labels.long())
 
-    def __add__(self, other: Examples) -> Examples:
-        parts = None
-        if self.kept_part is not None or other.kept_part is not None:
+    def __add__(self, more: Examples) -> Examples:
+        both, parts, given = (self, more), None, None
+        if any(part.kept_part is not None for part in both):
             parts = torch.cat(
                 [
-                    torch.zeros_like(one.targets) if one.kept_part is None else one.kept_part
-                    for one in (self, other)
+                    torch.zeros_like(part.targets) if part.kept_part is None else part.kept_part
+                    for part in both
                 ]
             )
-        given = None
-        if self.given is not None and other.given is not None:
-            given = torch.cat([self.given, other.given])
+        if all(part.given is not None for part in both):
+            given = torch.cat([part.given for part in both])
         return Examples(
-            join_inputs([self.inputs, other.inputs]),
-            torch.cat([self.targets, other.targets]),
-            torch.cat([self.roles, other.roles]),
+            join_inputs([part.inputs for part in both]),
+            torch.cat([part.targets for part in both]),
+            torch.cat([part.roles for part in both]),
             parts,
             given,
         )
@@ -80,15 +79,10 @@ class Examples:
     def take(self, rows: np.ndarray | Tensor) -> Examples:
         """The examples at these positions."""
         rows = torch.as_tensor(rows)
-
-        def some(one: Tensor | None) -> Tensor | None:
-            return None if one is None else one[rows]
-
         inputs = self.inputs
         inputs = inputs[rows] if isinstance(inputs, Tensor) else inputs.take(rows.numpy())
-        return Examples(
-            inputs, self.targets[rows], self.roles[rows], some(self.kept_part), some(self.given)
-        )
+        values = (self.targets, self.roles, self.kept_part, self.given)
+        return Examples(inputs, *(None if value is None else value[rows] for value in values))
 
     def __len__(self) -> int:
         return len(self.roles)
@@ -99,6 +93,18 @@ def has_large_images(inputs: Tensor | Images) -> bool:
     if isinstance(inputs, Tensor):
         return inputs.ndim == 4 and min(inputs.shape[2:]) >= LARGE_IMAGE
     return True
+
+
+def layout_of(model: nn.Module) -> torch.memory_format:
+    """How images are best stored for a model: as its convolutions store their weights."""
+    channels_last = any(
+        p.ndim == 4
+        and p.shape[1] > 1
+        and p.is_contiguous(memory_format=torch.channels_last)
+        and not p.is_contiguous()
+        for p in model.parameters()
+    )
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def join_inputs(parts: Sequence[Tensor | Images]) -> Tensor | Images:

@@ -1,4 +1,4 @@
-"""Where does a run live, so that nothing of it is lost? One folder, one finished unit at a time.
+"""A run's folder, log, progress bar: what is kept and shown, one finished unit at a time.
 
 ::
 
@@ -15,23 +15,30 @@ To go on is to do everything again, except that what is finished is read.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from genkl.data import NoisyDataset
 from genkl.engine import Engine
 from genkl.learn.checkpoint import Checkpoint
-from genkl.learn.loop import FitResult
+from genkl.learn.result import FitResult, Round, round_to_dict
+from genkl.learn.trainer import Watch
 from genkl.provenance import provenance
-from genkl.storage import load_tensors, plain, save_tensors, write_json
+from genkl.storage import load_tensors, plain, save_tensors, write_atomically, write_json
+
+if TYPE_CHECKING:
+    from genkl.learn.run import RunOptions
 
 RUN_FILE = "run.json"
 
@@ -98,10 +105,16 @@ class RunFolder:
         kept = {file.stem for file in (self.path / "models").glob("*.safetensors")}
         return kept | {u.replace("-finetune", "-train") for u in kept if u.endswith("-finetune")}
 
-    def checkpoint(self, unit: str) -> Checkpoint:
-        """Where the phase in progress is kept."""
-        identity = {"unit": unit, "run": _digest(self.identity)}
-        return Checkpoint(self.path / "checkpoints" / f"{unit}.safetensors", self.every, identity)
+    def checkpoint(self, *units: str) -> Checkpoint:
+        """Where the phase in progress of units that are trained together is kept."""
+        name = units[0] if len(units) == 1 else f"{units[0]}-and-{len(units) - 1}-more"
+        identity = {"unit": ", ".join(units), "run": _digest(self.identity)}
+        return Checkpoint(self.path / "checkpoints" / f"{name}.safetensors", self.every, identity)
+
+    def drop_checkpoint(self, *units: str) -> None:
+        """Their models are kept."""
+        if self.engine.is_first:
+            self.checkpoint(*units).remove()
 
     def load_model(self, unit: str, model: nn.Module) -> list[FitResult] | None:
         """Bring a model to the state it finished a unit with; None if it hasn't finished."""
@@ -113,11 +126,10 @@ class RunFolder:
         return [FitResult(**fields) for fields in values["fits"]]
 
     def save_model(self, unit: str, model: nn.Module, fits: list[FitResult]) -> None:
-        """Keep a model that has finished a unit; its checkpoint is no longer needed."""
+        """Keep a model that has finished a unit."""
         if self.engine.is_first:
-            values = {"fits": [dataclasses.asdict(one) for one in fits]}
+            values = {"fits": [dataclasses.asdict(fitted) for fitted in fits]}
             save_tensors(self._model_path(unit), model.state_dict(), values)
-            self.checkpoint(unit).remove()
         self.engine.wait()
 
     def drop_model(self, unit: str) -> None:
@@ -153,6 +165,237 @@ class RunFolder:
             write_json(path, {**plain(values), "provenance": provenance()})
         self.engine.wait()
         return json.loads(path.read_text("utf-8"))
+
+
+# -- the log and the bar ---------------------------------------------------------------------------
+
+COLUMNS = (
+    "unit",
+    "step",
+    "val_accuracy",
+    "val_loss",
+    "learning_rate",
+    "clean_loss",
+    "non_nc_loss",
+    "nc_loss",
+    "flagged",
+)
+"""Of a log: one row per evaluation. A unit is one phase of one model, "round-1-model-0-train"."""
+
+
+class RunLog:
+    """Evaluations of a run as ``log.jsonl``, ``log.csv`` and TensorBoard events in one folder.
+
+    A log that was cut off is continued: of phases that didn't finish, what was logged is forgotten
+    and comes again with the phase.
+
+    Args:
+        folder: made if it isn't there.
+        finished: units whose rows stay.
+    """
+
+    def __init__(self, folder: Path, finished: set[str]) -> None:
+        from tensorboardX import SummaryWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.jsonl, self.csv = folder / "log.jsonl", folder / "log.csv"
+        rows = [row for row in read_log(self.jsonl) if row["unit"] in finished]
+        write_atomically(self.jsonl, "".join(_line(row) for row in rows).encode())
+        write_atomically(self.csv, (",".join(COLUMNS) + "\n").encode())
+        self._append_to_table(rows)
+        self.board = SummaryWriter(str(folder / "tensorboard"))
+
+    def add(self, unit: str, entry: Mapping[str, float], flagged: float) -> None:
+        """Append one evaluation."""
+        row = {"unit": unit, **entry, "flagged": flagged}
+        with open(self.jsonl, "a", encoding="utf-8") as file:
+            file.write(_line(row))
+        self._append_to_table([row])
+        for name in COLUMNS[2:]:
+            if not _is_nan(row.get(name)):
+                self.board.add_scalar(f"{unit}/{name}", row[name], int(row["step"]))
+
+    def _append_to_table(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        with open(self.csv, "a", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            table.writerows(
+                {n: "" if _is_nan(row.get(n)) else row.get(n) for n in COLUMNS} for row in rows
+            )
+
+    def close(self) -> None:
+        """Write what TensorBoard's writer still holds."""
+        self.board.close()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a ``log.jsonl``; a last line that was cut off is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        rows.append({name: math.nan if row.get(name) is None else row[name] for name in COLUMNS})
+    return rows
+
+
+def _is_nan(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+class RunBar:
+    """A bar over the steps of a run, with the last losses, the share flagged and the accuracy.
+
+    Args:
+        description: the run's name.
+        total: steps, if no round is spared.
+        shown: False shows nothing.
+    """
+
+    def __init__(self, description: str = "", total: int = 0, shown: bool = False) -> None:
+        self.shown = shown
+        self.bar = tqdm(total=total, desc=description, unit="step", disable=not shown)
+        self.facts: dict[str, str] = {}
+
+    def expect(self, count: int) -> None:
+        """So many more steps will be taken than was said at first."""
+        self.bar.total += count
+
+    def steps(self, count: int) -> None:
+        """So many steps were taken, or found done."""
+        self.bar.update(count)
+
+    def show(self, **facts: float) -> None:
+        """Show these, and what was shown before."""
+        for name, value in facts.items():
+            if math.isnan(value):
+                self.facts.pop(name, None)
+            else:
+                self.facts[name] = (
+                    f"{value:.3g}" if name not in ("flagged", "val") else f"{value:.1%}"
+                )
+        self.bar.set_postfix(self.facts, refresh=False)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self.bar.close()
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(plain({name: row.get(name) for name in COLUMNS})) + "\n"
+
+
+class Recorder:
+    """Who keeps and shows what happens in a run; without a folder and a bar, nothing.
+
+    Args:
+        folder: of the run.
+        bar: over its steps.
+
+    Attributes:
+        flagged: share of the noisy split that this round flagged, for log and bar.
+    """
+
+    def __init__(self, folder: RunFolder | None = None, bar: RunBar | None = None) -> None:
+        self.folder, self.bar = folder, bar or RunBar()
+        self.log: RunLog | None = None
+        if folder is not None and folder.engine.is_first:
+            self.log = RunLog(folder.path, folder.finished())
+        self.flagged = math.nan
+
+    @staticmethod
+    def open(
+        options: RunOptions, engine: Engine, identity: Mapping[str, Any], title: str, steps: int
+    ) -> Recorder:
+        """The recorder of a run, with a folder where one is asked for, and a bar over the steps."""
+        folder = None
+        if options.run_dir is not None:
+            folder = RunFolder(
+                Path(options.run_dir),
+                identity,
+                engine,
+                resume=options.resume,
+                every=options.checkpoint_every,
+            )
+        return Recorder(folder, RunBar(title, steps, options.progress and engine.is_first))
+
+    def checkpoint(self, units: Sequence[str]) -> Checkpoint | None:
+        """Where the phase of these units, trained together, is kept while it goes on."""
+        return None if self.folder is None else self.folder.checkpoint(*units)
+
+    def drop_checkpoint(self, units: Sequence[str]) -> None:
+        """The models of these units are kept; their phase need not be."""
+        if self.folder is not None:
+            self.folder.drop_checkpoint(*units)
+
+    def watch(self, units: Sequence[str]) -> Watch:
+        """Tells the bar of every step, and the bar and the log of every evaluation of a unit."""
+
+        def watch(event: str, facts: Mapping[str, float]) -> None:
+            if event == "step":
+                self.bar.steps(int(facts["steps"]))
+                return
+            if self.log is not None:
+                self.log.add(units[int(facts["member"])], facts, self.flagged)
+            self.bar.show(
+                clean=facts["clean_loss"],
+                non_nc=facts["non_nc_loss"],
+                nc=facts["nc_loss"],
+                flagged=self.flagged,
+                val=facts["val_accuracy"],
+            )
+
+        return watch
+
+    def kept(self, unit: str, model: nn.Module, steps: int) -> list[FitResult] | None:
+        """Histories of a unit that finished before; the model is brought to where it was."""
+        found = None if self.folder is None else self.folder.load_model(unit, model)
+        if found is not None:
+            self.bar.steps(steps)
+        return found
+
+    def keep(self, unit: str, model: nn.Module, fits: list[FitResult]) -> None:
+        """Keep a finished unit."""
+        if self.folder is not None:
+            self.folder.save_model(unit, model, fits)
+
+    def drop(self, unit: str) -> None:
+        """A later unit holds all that this one did."""
+        if self.folder is not None:
+            self.folder.drop_model(unit)
+
+    def once(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Arrays that were kept under this name, or are made now and kept."""
+        found = None if self.folder is None else self.folder.predictions(name)
+        if found is None:
+            found = make()
+            if self.folder is not None:
+                self.folder.save_predictions(name, **found)
+        return found
+
+    def keep_round(self, done: Round) -> Round:
+        """Show and keep a round; with the seconds that it took when it was done first."""
+        self.bar.show(round=done.index, flagged=done.flagged, val=done.val_accuracy)
+        if self.folder is None:
+            return done
+        kept = self.folder.keep_values(f"rounds/round-{done.index}", round_to_dict(done))
+        return dataclasses.replace(done, seconds=kept["seconds"])
+
+    def finish(self, record: Mapping[str, Any]) -> None:
+        """Keep the whole run."""
+        if self.folder is not None:
+            self.folder.keep_values("record", record)
+
+    def close(self) -> None:
+        """Leave the bar as it is, and write what the log still holds."""
+        self.bar.close()
+        if self.log is not None:
+            self.log.close()
+
+
+# -- what runs -------------------------------------------------------------------------------------
 
 
 def identity_of(dataset: NoisyDataset) -> dict[str, Any]:

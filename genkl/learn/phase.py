@@ -1,4 +1,4 @@
-"""How long, how fast, in what batches? The settings of one training phase."""
+"""Phases: steps, batch size, optimiser and learning rate of one phase of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What did a run do? One record per round, one per run."""
+"""Records of runs: what a round did, what a run did, and both as plain values."""
 
 from __future__ import annotations
 
@@ -11,6 +11,25 @@ from torch import nn
 
 from genkl.learn.config import GenKLConfig
 from genkl.published import Published
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What happened in `fit`.
+
+    Attributes:
+        best_step: the step whose weights the model holds now; 0 is the state it came with.
+        val_accuracy: validation accuracy at that step.
+        val_loss: validation cross-entropy at that step, in nats.
+        history: one entry per evaluation: step, val_accuracy, val_loss, learning_rate, and the
+            mean training loss of each role since the last evaluation (NaN for a role with no
+            rows).
+    """
+
+    best_step: int
+    val_accuracy: float
+    val_loss: float
+    history: list[dict[str, float]] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -93,15 +112,16 @@ class Run:
         )
 
 
-def choosing_accuracy(one: Round, published: Published) -> float:
+def choosing_accuracy(done: Round, published: Published) -> float:
     """The accuracy that chooses among rounds: validation, unless a switch says test."""
-    return one.test_accuracy if Published.SELECTION_ON_TEST in published else one.val_accuracy
+    return done.test_accuracy if Published.SELECTION_ON_TEST in published else done.val_accuracy
 
 
-def round_to_dict(one: Round) -> dict[str, Any]:
+def round_to_dict(done: Round) -> dict[str, Any]:
     """The saved fields of a round: everything but arrays and histories."""
     unsaved = {"pred_probs", "scores", "is_nc", "history"}
-    return {f.name: getattr(one, f.name) for f in dataclasses.fields(one) if f.name not in unsaved}
+    saved = [field.name for field in dataclasses.fields(done) if field.name not in unsaved]
+    return {name: getattr(done, name) for name in saved}
 
 
 def run_to_dict(run: Run) -> dict[str, Any]:
@@ -117,5 +137,5 @@ def run_to_dict(run: Run) -> dict[str, Any]:
         "config": dataclasses.asdict(run.config),
         "published_behaviour": [switch.name for switch in run.published_behaviour],
         "best_round": run.best.index,
-        "rounds": [round_to_dict(one) for one in run.rounds],
+        "rounds": [round_to_dict(done) for done in run.rounds],
     }

@@ -1,4 +1,4 @@
-"""Which rule flags? The divergence, and what takes its place in an ablation."""
+"""Rules that flag: the divergence, and what takes its place in an ablation."""
 
 from __future__ import annotations
 

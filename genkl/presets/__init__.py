@@ -1,9 +1,8 @@
-"""Which settings? Those of the embedded data sets, and those of the paper's three.
+"""Presets: settings for the embedded data sets, and for the paper's three.
 
 `DIGITS`, `SOLAR_CELLS` and, for features of any photographs, `PHOTOGRAPHS` can be run from
 beginning to end in minutes. `CLOTHING1M`, `FOOD101N` and
-`MINI_WEBVISION` are what the paper's scripts set, as data; what can be done with them today is
-to identify NC instances in a saved prediction array.
+`MINI_WEBVISION` are what the paper's scripts set, as data.
 """
 
 from genkl.presets.clothing1m import CLOTHING1M

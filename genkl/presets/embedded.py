@@ -1,4 +1,4 @@
-"""Settings for the embedded data sets, and for frozen features of any photographs.
+"""Presets of the embedded data sets, and of frozen features of any photographs.
 
 Vary them with `dataclasses.replace`.
 
@@ -25,15 +25,11 @@ DIGITS = GenKLConfig(
 )
 """Digits, k = 8, for the small CNN. A round takes seconds on a laptop."""
 
-SOLAR_CELLS = GenKLConfig(
+SOLAR_CELLS = replace(
+    DIGITS,
     beta=0.05,
-    omega=(1.0, 32.0, 1.0),
-    mixup_alpha=0.5,
     pretrain=Phase(steps=300, learning_rate=0.003, weight_decay=1e-2, batch_size=32),
     train=Phase(steps=400, learning_rate=0.01, weight_decay=1e-2, batch_size=32),
-    finetune=Phase(
-        steps=100, learning_rate=1e-4, optimizer="adam", schedule="constant", batch_size=32
-    ),
 )
 """Solar cells, k = 4, for linear heads on frozen features. Once those are cached, a round takes
 seconds."""

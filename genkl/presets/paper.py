@@ -1,11 +1,11 @@
-"""What does a setting of the paper consist of? A frozen record of the numbers in its scripts."""
+"""Presets of the paper: the numbers in its scripts, and what can be done with them."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
 
-from genkl.checks import Array, check_beta, check_choice, check_positive
+from genkl.checks import Array, check_beta, check_positive
 from genkl.data import NoisyDataset
 from genkl.data.transforms import Transforms
 from genkl.features import finetunable
@@ -23,12 +23,12 @@ WARM_UP = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How one phase of the paper trains. Counted in epochs, as the scripts do.
+    """How one phase of the paper trains: a `Phase` counted in epochs, as the scripts do.
 
     Attributes:
-        optimizer: "sgd" or "adam".
-        learning_rate: at the start.
         epochs: passes over the phase's data.
+        learning_rate: at the start.
+        optimizer: "sgd" or "adam".
         momentum: of SGD.
         nesterov: whether SGD uses Nesterov momentum.
         weight_decay: L2 penalty.
@@ -39,9 +39,9 @@ class Recipe:
         ValueError: a number out of range, or an unknown optimiser or schedule.
     """
 
-    optimizer: str
-    learning_rate: float
     epochs: int
+    learning_rate: float
+    optimizer: str = "sgd"
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
@@ -49,18 +49,20 @@ class Recipe:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        check_choice("optimizer", self.optimizer, ("sgd", "adam"))
-        check_choice("schedule", self.schedule, ("constant", "cosine", "plateau"))
-        check_positive("learning_rate", self.learning_rate)
         check_positive("epochs", self.epochs, "; leave the recipe out (None) to skip a phase")
-        for name in ("momentum", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or greater")
         if (self.schedule == "plateau") != (self.patience is not None):
             raise ValueError(
                 f"patience is {self.patience} with schedule {self.schedule!r}; state it with "
                 "'plateau' and with no other"
             )
+        self.phase(batch_size=1, instances=1)  # refuses the rest
+
+    def phase(self, batch_size: int, instances: int) -> Phase:
+        """The phase for so many instances, with one evaluation an epoch."""
+        an_epoch = max(1, instances // batch_size)
+        settings = {name: value for name, value in vars(self).items() if value is not None}
+        steps = settings.pop("epochs") * an_epoch
+        return Phase(steps=steps, batch_size=batch_size, eval_every=an_epoch, **settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,29 +130,14 @@ class PaperPreset:
     def __post_init__(self) -> None:
         if self.num_classes < 2:
             raise ValueError(f"num_classes is {self.num_classes}; a preset needs at least 2")
-        check_positive("alpha", self.alpha, "; raise it to flag fewer instances")
         check_beta(self.beta, self.num_classes)
-        for name in ("sigma", "mixup_alpha"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; use 0 to switch it off")
-        for name in ("num_vectors", "batch_size", "first_ensemble", "ensemble"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        check_positive("batch_size", self.batch_size)
         if not self.seeds or any(seed < 0 for seed in self.seeds):
             raise ValueError(f"seeds is {self.seeds}; state at least one seed, 0 or greater")
-        if len(self.omega) != 3 or any(w < 0 for w in self.omega) or not any(self.omega):
-            raise ValueError(
-                f"omega is {self.omega}; pass three weights (clean, non-NC, NC), 0 or greater, "
-                "not all 0"
-            )
-        if self.clean_threshold is not None and not 0 < self.clean_threshold <= 1:
-            raise ValueError(
-                f"clean_threshold is {self.clean_threshold}; state a probability greater than 0, "
-                "or None where the clean set is verified"
-            )
         for name, percent in self.reported:
             if not 0 < percent <= 100:
                 raise ValueError(f"reported {name!r} is {percent}; state accuracies in percent")
+        self._config(noisy=1, clean=1)  # refuses the rest
 
     @property
     def tau(self) -> float:
@@ -242,14 +229,18 @@ class PaperPreset:
                 f"{dataset.name} has {dataset.num_classes} classes and this preset has "
                 f"num_classes = {self.num_classes}; use dataclasses.replace to change it"
             )
-        verified = self.clean_threshold is None
-        noisy, clean = len(dataset.noisy), len(dataset.clean) if verified else len(dataset.noisy)
-        pretrain = self.pretrain or self.train
-        if not verified:
-            pretrain = replace(self.train, epochs=WARM_UP)
-        train = self._phase(self.train, noisy)
-        if verified:
+        noisy = len(dataset.noisy)
+        clean = len(dataset.clean) if self.clean_threshold is None else noisy
+        return self._config(noisy, clean, max_rounds)
+
+    def _config(self, noisy: int, clean: int, max_rounds: int = 1) -> GenKLConfig:
+        """For so many noisy instances and as many to pre-train and fine-tune on."""
+        train = self.train.phase(self.batch_size, noisy)
+        if self.clean_threshold is None:
+            pretrain = self.pretrain or self.train
             train = replace(train, clean_batch_size=self.batch_size)
+        else:
+            pretrain = replace(self.train, epochs=WARM_UP)
         return GenKLConfig(
             alpha=self.alpha,
             beta=self.beta,
@@ -261,9 +252,9 @@ class PaperPreset:
             first_ensemble=self.first_ensemble,
             ensemble=self.ensemble,
             max_rounds=max_rounds,
-            pretrain=self._phase(pretrain, clean),
+            pretrain=pretrain.phase(self.batch_size, clean),
             train=train,
-            finetune=self._phase(self.finetune, clean),
+            finetune=self.finetune.phase(self.batch_size, clean),
             clean_threshold=self.clean_threshold,
             train_transforms=self.train_transforms,
             test_transforms=self.test_transforms,
@@ -287,19 +278,3 @@ class PaperPreset:
             if network is None and weights is not None:
                 weights = PAPER_WEIGHTS
         return finetunable(network or self.network, weights)
-
-    def _phase(self, recipe: Recipe, instances: int) -> Phase:
-        """A recipe for so many instances, with one evaluation an epoch."""
-        an_epoch = max(1, instances // self.batch_size)
-        return Phase(
-            steps=recipe.epochs * an_epoch,
-            learning_rate=recipe.learning_rate,
-            optimizer=recipe.optimizer,
-            weight_decay=recipe.weight_decay,
-            schedule=recipe.schedule,
-            batch_size=self.batch_size,
-            eval_every=an_epoch,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            patience=3 if recipe.patience is None else recipe.patience,
-        )

@@ -1,4 +1,4 @@
-"""What every instance looks like, by thresholds that a reader can move."""
+"""Assessment of instances: conforming or not, label likely wrong or not, by movable thresholds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from genkl.checks import check_beta, check_labels, check_probabilities
-from genkl.rule.blockwise import check_rows
 from genkl.rule.conformal import threshold_for_budget
 from genkl.rule.divergence import dominance_threshold, entropy, uniform_like_vectors
 from genkl.rule.identify import flag_above, nc_score
@@ -26,6 +25,72 @@ TOP_CLASSES = 3
 NEIGHBORS = 5
 MOST_REFERENCES = 5000
 """Instances that distances are measured to; more change little and take time."""
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """How instances are judged.
+
+    Attributes:
+        alpha: greater than 0. None keeps within the budget: at most ``max_flag_rate`` of the
+            conforming instances are flagged; where too few are known to conform, that share of
+            all.
+        beta: in [0, 1/k); None is 0.5/k.
+        sigma: spread of the uniform-like vectors.
+        num_vectors: their number.
+        seed: of the vectors, and of the sample that distances are measured to.
+        permutation_invariant: use every permutation of every vector.
+        max_flag_rate: the budget, in (0, 1).
+        min_gap: see `Thresholds`, in [0, 1]. None calls as many labels of conforming instances
+            wrong as are confidently of another class, see `confidently_wrong`.
+        min_top_two_mass: see `Thresholds`, in (0, 1].
+        max_distance: see `Thresholds`; None is the median distance of conforming instances.
+
+    Raises:
+        ValueError: naming the criterion that is out of range.
+    """
+
+    alpha: float | None = None
+    beta: float | None = None
+    sigma: float = 0.05
+    num_vectors: int = 20
+    seed: int = 0
+    permutation_invariant: bool = False
+    max_flag_rate: float = 0.05
+    min_gap: float | None = None
+    min_top_two_mass: float = 0.9
+    max_distance: float | None = None
+
+    def __post_init__(self) -> None:
+        gap, distance = self.min_gap, self.max_distance
+        if self.alpha is not None and not 0 < self.alpha < math.inf:
+            raise ValueError(
+                f"alpha is {self.alpha}; state a number greater than 0, or None for the budget"
+            )
+        if not 0 < self.max_flag_rate < 1:
+            raise ValueError(
+                f"max_flag_rate is {self.max_flag_rate}; state a share between 0 and 1"
+            )
+        if gap is not None and not 0 <= gap <= 1:
+            raise ValueError(
+                f"min_gap is {gap}; it is a difference of probabilities, between 0 and 1"
+            )
+        if not 0 < self.min_top_two_mass <= 1:
+            raise ValueError(
+                f"min_top_two_mass is {self.min_top_two_mass}; state a share in (0, 1]"
+            )
+        if distance is not None and not 0 <= distance <= 2:
+            raise ValueError(f"max_distance is {distance}; cosine distances lie between 0 and 2")
+
+    def rule(self, num_classes: int) -> tuple[float, np.ndarray]:
+        """Beta and the uniform-like vectors for k classes.
+
+        Raises:
+            ValueError: beta, sigma or num_vectors out of range.
+        """
+        beta = 0.5 / num_classes if self.beta is None else self.beta
+        check_beta(beta, num_classes)
+        return beta, uniform_like_vectors(num_classes, self.num_vectors, self.sigma, self.seed)
 
 
 @dataclass(frozen=True)
@@ -106,16 +171,7 @@ def assess(
     verified_labels: np.ndarray | None = None,
     is_nc: np.ndarray | None = None,
     conforming_probs: np.ndarray | None = None,
-    alpha: float | None = None,
-    beta: float | None = None,
-    sigma: float = 0.05,
-    num_vectors: int = 20,
-    seed: int = 0,
-    permutation_invariant: bool = False,
-    max_flag_rate: float = 0.05,
-    min_gap: float | None = None,
-    min_top_two_mass: float = 0.9,
-    max_distance: float | None = None,
+    **criteria: Any,
 ) -> Assessment:
     r"""Say of every instance whether it conforms, and whether its label does.
 
@@ -131,122 +187,101 @@ def assess(
         is_nc: shape (N,), where somebody looked and no class fits.
         conforming_probs: predictions of other instances that are known to conform, shape (m, k).
             None takes the verified ones.
-        alpha: greater than 0. None keeps within the budget: at most ``max_flag_rate`` of the
-            conforming instances are flagged; where too few are known to conform, that share of
-            all.
-        beta: in [0, 1/k); None is 0.5/k.
-        sigma: spread of the uniform-like vectors.
-        num_vectors: their number.
-        seed: of the vectors, and of the sample that distances are measured to.
-        permutation_invariant: use every permutation of every vector.
-        max_flag_rate: the budget, in (0, 1).
-        min_gap: see `Thresholds`, in [0, 1]. None calls as many labels of conforming instances
-            wrong as are confidently of another class, see `confidently_wrong`.
-        min_top_two_mass: see `Thresholds`, in (0, 1].
-        max_distance: see `Thresholds`; None is the median distance of conforming instances.
+        **criteria: see `Criteria`: ``alpha``, ``beta``, ``max_flag_rate``, ``min_gap``, ...
 
     Returns:
         The assessment.
 
     Raises:
         ValueError: predictions that aren't probability vectors, labels out of range, names that
-            repeat, or settings out of range; the message names the argument.
+            repeat, or criteria out of range; the message names the argument.
+        TypeError: no such criterion.
 
     Source: the rule is `nc_score`, the budget `threshold_for_budget`, the kinds of non-conforming
     instances `looks_ambiguous`, the number of wrong labels confident learning
     :cite:p:`northcutt2021confident`. What these are worth is measured in the book: the divergence
     in chapter 13, kinds in chapter 8, acting on them in chapter 16.
     """
-    num_classes = check_rows(pred_probs)
-    probs = np.asarray(pred_probs)
+    asked, probs = Criteria(**criteria), np.asarray(pred_probs)
     check_probabilities("pred_probs", probs, ndim=2)
-    count = len(probs)
-    beta = 0.5 / num_classes if beta is None else beta
-    check_beta(beta, num_classes)
-    check_settings(alpha, max_flag_rate, min_gap, min_top_two_mass, max_distance)
-    class_names = _names("class_names", class_names, num_classes)
-    names = _names("names", names, count)
-    given = _labels("given_labels", given_labels, count, num_classes)
-    verified = _labels("verified_labels", verified_labels, count, num_classes)
-    is_nc = np.zeros(count, bool) if is_nc is None else np.asarray(is_nc, bool)
-    if is_nc.shape != (count,):
-        raise ValueError(f"is_nc has shape {is_nc.shape} and there are {count} predictions")
+    num_classes = probs.shape[1]
+    beta, vectors = asked.rule(num_classes)
+    table = _known(probs.shape, names, given_labels, verified_labels, is_nc)
+    top_classes, top_probs = _describe(table, probs, beta)
 
-    vectors = uniform_like_vectors(num_classes, num_vectors, sigma, seed)
+    def score_of(predictions: np.ndarray) -> np.ndarray:
+        invariant = asked.permutation_invariant
+        return nc_score(predictions, beta, vectors, permutation_invariant=invariant)
 
-    def score_of(some: np.ndarray) -> np.ndarray:
-        return nc_score(some, beta, vectors, permutation_invariant=permutation_invariant)
-
-    scores = score_of(probs)
+    table["score"], conforming_scores = score_of(probs), None
     if conforming_probs is not None:
         conforming = np.asarray(conforming_probs)
         check_probabilities("conforming_probs", conforming, ndim=2)
-        known, known_as = score_of(conforming), "predictions that you passed as conforming"
-    else:
-        known, known_as = scores[(verified >= 0) & ~is_nc], "verified images"
-    alpha, told = _alpha(alpha, scores, known, known_as, max_flag_rate)
+        conforming_scores = score_of(conforming)
+    alpha, why_alpha = _alpha(table, conforming_scores, asked)
+    max_distance, why_distance = _max_distance(table, features, alpha, asked)
+    min_gap, why_gap = _min_gap(table, probs, alpha, asked)
+    permuted = ", every permutation of them" if asked.permutation_invariant else ""
+    return Assessment(
+        table=table,
+        class_names=_names("class_names", class_names, num_classes),
+        thresholds=Thresholds(alpha, max_distance, asked.min_top_two_mass, min_gap),
+        top_classes=top_classes,
+        top_probs=top_probs,
+        facts={
+            "Non-conforming": f"{why_alpha}; beta {beta:.4g}, tau "
+            f"{dominance_threshold(num_classes, beta):.4g}, {asked.num_vectors} uniform-like "
+            f"vectors of spread {asked.sigma:g}, seed {asked.seed}{permuted}",
+            "Ambiguous or out of distribution": why_distance,
+            "Label likely wrong": why_gap,
+        },
+    )
 
-    order = np.argsort(-probs, axis=1, kind="stable")[:, :TOP_CLASSES]
-    top = np.take_along_axis(probs, order, axis=1)
-    rows = np.arange(count)
-    given_prob = np.where(given >= 0, probs[rows, given], np.nan)
-    evidence = nc_evidence(probs, beta)
-    table = pd.DataFrame(
+
+def _known(
+    shape: tuple[int, int], names: Any, given_labels: Any, verified_labels: Any, is_nc: Any
+) -> pd.DataFrame:
+    """What is known about the instances: the table to begin with."""
+    count, num_classes = shape
+    is_nc = np.zeros(count, bool) if is_nc is None else np.asarray(is_nc, bool)
+    if is_nc.shape != (count,):
+        raise ValueError(f"is_nc has shape {is_nc.shape} and there are {count} predictions")
+    return pd.DataFrame(
         {
-            "image": names,
-            "given": given,
-            "predicted": order[:, 0],
-            "predicted_prob": top[:, 0].astype(np.float64),
-            "given_prob": given_prob.astype(np.float64),
-            "gap": np.where(given >= 0, top[:, 0].astype(np.float64) - given_prob, -1.0),
-            "score": scores,
-            "entropy": entropy(probs),
-            "dominant_entries": evidence["dominant_entries"],
-            "top_two_mass": evidence["top_two_mass"].astype(np.float64),
-            "verified": verified,
+            "image": _names("names", names, count),
+            "given": _labels("given_labels", given_labels, count, num_classes),
+            "verified": _labels("verified_labels", verified_labels, count, num_classes),
             "is_nc": is_nc,
         }
     )
-    if features is not None:
-        distance, reference = _distances(
-            np.asarray(features), scores < alpha, given, order[:, 0], verified, is_nc, seed
-        )
-        table["distance"] = distance
-        if max_distance is None:
-            max_distance = float(np.median(distance[reference]))
-        apart = (
-            f"by the cosine distance to the {NEIGHBORS}th nearest of {len(reference):,} images "
-            "that conform"
-        )
-    else:
-        if max_distance is not None:
-            raise ValueError(f"max_distance is {max_distance} and there are no features; pass them")
-        apart = "by how much of the probability two classes hold (a weak sign without features)"
-    wrong, told_gap = _min_gap(min_gap, probs, given, table, scores < alpha)
-    facts = {
-        "Non-conforming": f"{told}; beta {beta:.4g}, tau "
-        f"{dominance_threshold(num_classes, beta):.4g}, {num_vectors} uniform-like vectors of "
-        f"spread {sigma:g}, seed {seed}"
-        + (", every permutation of them" if permutation_invariant else ""),
-        "Ambiguous or out of distribution": apart,
-        "Label likely wrong": told_gap,
-    }
-    return Assessment(
-        table=table,
-        class_names=class_names,
-        thresholds=Thresholds(alpha, max_distance, min_top_two_mass, wrong),
-        top_classes=order,
-        top_probs=top.astype(np.float32),
-        facts=facts,
-    )
+
+
+def _describe(table: pd.DataFrame, probs: np.ndarray, beta: float) -> tuple[np.ndarray, np.ndarray]:
+    """Add what the predictions say; return the most probable classes and their probabilities."""
+    given, evidence = table["given"].to_numpy(), nc_evidence(probs, beta)
+    order = np.argsort(-probs, axis=1, kind="stable")[:, :TOP_CLASSES]
+    top = np.take_along_axis(probs, order, axis=1)
+    given_prob = np.where(given >= 0, probs[np.arange(len(probs)), given], np.nan)
+    table["predicted"] = order[:, 0]
+    table["predicted_prob"] = top[:, 0].astype(np.float64)
+    table["given_prob"] = given_prob.astype(np.float64)
+    table["gap"] = np.where(given >= 0, table["predicted_prob"] - given_prob, -1.0)
+    table["entropy"] = entropy(probs)
+    table["dominant_entries"] = evidence["dominant_entries"]
+    table["top_two_mass"] = evidence["top_two_mass"].astype(np.float64)
+    return order, top.astype(np.float32)
 
 
 def _alpha(
-    alpha: float | None, scores: np.ndarray, known: np.ndarray, known_as: str, budget: float
+    table: pd.DataFrame, conforming_scores: np.ndarray | None, criteria: Criteria
 ) -> tuple[float, str]:
     """The threshold, and where it comes from."""
+    alpha, budget, scores = criteria.alpha, criteria.max_flag_rate, table["score"].to_numpy()
     if alpha is not None:
         return float(alpha), f"alpha {alpha:.4g}, as asked"
+    known, known_as = conforming_scores, "predictions that you passed as conforming"
+    if known is None:
+        known, known_as = scores[(table["verified"] >= 0) & ~table["is_nc"]], "verified images"
     if len(known):
         found = threshold_for_budget(known, budget)
         if math.isfinite(found):
@@ -287,17 +322,15 @@ def confidently_wrong(pred_probs: np.ndarray, given_labels: np.ndarray) -> np.nd
 
 
 def _min_gap(
-    min_gap: float | None,
-    probs: np.ndarray,
-    given: np.ndarray,
-    table: pd.DataFrame,
-    conforming: np.ndarray,
+    table: pd.DataFrame, probs: np.ndarray, alpha: float, criteria: Criteria
 ) -> tuple[float, str]:
     """The threshold of doubt about a label, and where it comes from."""
+    given, min_gap = table["given"].to_numpy(), criteria.min_gap
     if not (given >= 0).any():
         return 0.5 if min_gap is None else min_gap, "nothing has a label"
     if min_gap is not None:
         return float(min_gap), f"another class has {min_gap:.3g} more probability, as asked"
+    conforming = (table["score"] < alpha).to_numpy()
     count = int((confidently_wrong(probs, given) & conforming).sum())
     doubted = conforming & (given >= 0) & (table["predicted"].to_numpy() != given)
     gaps = np.sort(table["gap"].to_numpy()[doubted])[::-1]
@@ -320,64 +353,56 @@ def _upper_share(scores: np.ndarray, share: float) -> float:
     return lowest if math.isfinite(lowest) else 1.0
 
 
-def _distances(
-    features: np.ndarray,
-    unflagged: np.ndarray,
-    given: np.ndarray,
-    predicted: np.ndarray,
-    verified: np.ndarray,
-    is_nc: np.ndarray,
-    seed: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Distance of each row to conforming ones, none to itself, and which those are."""
-    if len(features) != len(given):
-        raise ValueError(
-            f"features has {len(features)} rows and there are {len(given)} predictions"
+def _max_distance(
+    table: pd.DataFrame, features: np.ndarray | None, alpha: float, criteria: Criteria
+) -> tuple[float | None, str]:
+    """The distance that parts ambiguous from out of distribution, if any, and how, in words.
+
+    With features, the column ``distance`` is added: to conforming rows, none to itself.
+    """
+    if features is None:
+        if criteria.max_distance is not None:
+            raise ValueError(
+                f"max_distance is {criteria.max_distance} and there are no features; pass them"
+            )
+        return None, (
+            "by how much of the probability two classes hold (a weak sign without features)"
         )
-    conforms = (verified >= 0) | (unflagged & ((given == predicted) | (given < 0)))
-    conforms &= ~is_nc
-    reference = np.flatnonzero(conforms)
-    if len(reference) <= NEIGHBORS:  # hardly anything conforms: whatever is there is the reference
-        reference = np.arange(len(features))
+    features = np.asarray(features)
+    if len(features) != len(table):
+        raise ValueError(
+            f"features has {len(features)} rows and there are {len(table)} predictions"
+        )
+    reference = _conforming_rows(table, alpha, criteria.seed)
     neighbors = min(NEIGHBORS, len(reference) - 1)
     if neighbors < 1:
         raise ValueError("features of a single image have no neighbours; leave features out")
-    if len(reference) > MOST_REFERENCES:
-        chosen = np.random.default_rng(seed).choice(reference, MOST_REFERENCES, replace=False)
-        reference = np.sort(chosen)
-    others = np.setdiff1d(np.arange(len(features)), reference)
+    rest = np.setdiff1d(np.arange(len(features)), reference)
     distance = np.empty(len(features))
     # The nearest of a reference row is itself.
     distance[reference] = neighbor_distance(features[reference], features[reference], neighbors + 1)
-    if len(others):
-        distance[others] = neighbor_distance(features[others], features[reference], neighbors)
-    return distance, reference
+    if len(rest):
+        distance[rest] = neighbor_distance(features[rest], features[reference], neighbors)
+    table["distance"] = distance
+    max_distance = criteria.max_distance
+    if max_distance is None:
+        max_distance = float(np.median(distance[reference]))
+    return max_distance, (
+        f"by the cosine distance to the {NEIGHBORS}th nearest of {len(reference):,} images that "
+        "conform"
+    )
 
 
-def check_settings(
-    alpha: float | None = None,
-    max_flag_rate: float | None = None,
-    min_gap: float | None = None,
-    min_top_two_mass: float | None = None,
-    max_distance: float | None = None,
-) -> None:
-    """Refuse settings of `assess` that are out of range; None is not looked at.
-
-    Raises:
-        ValueError: naming the setting.
-    """
-    if alpha is not None and not (alpha > 0 and math.isfinite(alpha)):
-        raise ValueError(f"alpha is {alpha}; state a number greater than 0, or None for the budget")
-    if max_flag_rate is not None and not 0 < max_flag_rate < 1:
-        raise ValueError(f"max_flag_rate is {max_flag_rate}; state a share between 0 and 1")
-    if min_gap is not None and not 0 <= min_gap <= 1:
-        raise ValueError(
-            f"min_gap is {min_gap}; it is a difference of probabilities, between 0 and 1"
-        )
-    if min_top_two_mass is not None and not 0 < min_top_two_mass <= 1:
-        raise ValueError(f"min_top_two_mass is {min_top_two_mass}; state a share in (0, 1]")
-    if max_distance is not None and not 0 <= max_distance <= 2:
-        raise ValueError(f"max_distance is {max_distance}; cosine distances lie between 0 and 2")
+def _conforming_rows(table: pd.DataFrame, alpha: float, seed: int) -> np.ndarray:
+    """Rows that distances are measured to: verified, or not flagged with a label that agrees."""
+    agrees = (table["given"] == table["predicted"]) | (table["given"] < 0)
+    conforms = (table["verified"] >= 0) | ((table["score"] < alpha) & agrees)
+    rows = np.flatnonzero(conforms & ~table["is_nc"])
+    if len(rows) <= NEIGHBORS:  # hardly anything conforms: whatever is there is the reference
+        rows = np.arange(len(table))
+    if len(rows) > MOST_REFERENCES:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_REFERENCES, replace=False))
+    return rows
 
 
 def _names(argument: str, names: Sequence[str] | None, count: int) -> Any:

@@ -21,7 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from genkl import __version__
 from genkl.data.images import ImageError, ImageFiles, Images
-from genkl.data.loading import usable_cores
+from genkl.provenance import usable_cores
 from genkl.report.assessment import FINE, KINDS, WRONG, Assessment
 from genkl.report.table import no_class_name
 from genkl.storage import write_atomically

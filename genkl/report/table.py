@@ -1,15 +1,15 @@
-"""The table to act on."""
+"""The table of an assessment as CSV: one row per instance, with a suggestion."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from genkl.report.assessment import FINE, KINDS, OOD, WRONG, Assessment
+from genkl.storage import replacing
 
 NO_CLASS = ("none", "no class", "no class fits", "none of the classes")
 """What the column ``verified`` says of an image that belongs to no class: the first of these that
@@ -59,9 +59,10 @@ def to_frame(assessment: Assessment) -> pd.DataFrame:
 
 
 def write_table(assessment: Assessment, path: str | os.PathLike[str]) -> None:
-    """Write `to_frame` as CSV (UTF-8). A file that is there is replaced.
+    """Write `to_frame` as CSV (UTF-8), as a whole or not at all. A file that is there is replaced.
 
     Raises:
         OSError: it can't be written.
     """
-    to_frame(assessment).to_csv(Path(path), index=False)
+    with replacing(path) as temporary:
+        to_frame(assessment).to_csv(temporary, index=False)

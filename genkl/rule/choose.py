@@ -210,7 +210,15 @@ class Diagnosis:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What deserves a second look, in words."""
-        return tuple(_warnings(self))
+        return self.warn()
+
+    def warn(
+        self,
+        flag_more: str = "see nearby, or alpha='auto'",
+        invariant: str = "permutation_invariant=True",
+    ) -> tuple[str, ...]:
+        """`warnings` in the words of another caller, for what flags more, and for invariance."""
+        return tuple(_warnings(self, flag_more, invariant))
 
     def __str__(self) -> str:
         lines = [
@@ -230,6 +238,7 @@ def diagnose(
     *,
     permutation_invariant: bool = False,
     seed: int = 0,
+    scores: Array | None = None,
 ) -> Diagnosis:
     """Show what alpha and beta would do to these predictions, before anything is trained on it.
 
@@ -240,6 +249,7 @@ def diagnose(
         uniform_like: the vectors P, shape (n, k).
         permutation_invariant: see `nc_score`.
         seed: of the renamings.
+        scores: `nc_score` of these predictions, if you have them.
 
     Returns:
         Shares, tables, and warnings in words.
@@ -254,7 +264,10 @@ def diagnose(
         check_positive("alpha", alpha)
     probs, vectors = to_numpy(pred_probs), to_numpy(uniform_like)
     options = {"permutation_invariant": permutation_invariant}
-    path = alpha_path(probs, beta, vectors, **options)
+    if scores is None:
+        path = alpha_path(probs, beta, vectors, **options)
+    else:
+        path = AlphaPath(to_numpy(scores), np.sort(to_numpy(scores)))
     mask = path.mask(alpha)
     uniform = np.full((1, num_classes), 1 / num_classes)
     return Diagnosis(
@@ -280,9 +293,9 @@ def jaccard(one: np.ndarray, other: np.ndarray) -> float:
     return float((one & other).sum() / union) if union else float("nan")
 
 
-def _warnings(found: Diagnosis):
+def _warnings(found: Diagnosis, flag_more: str, invariant: str):
     if found.flagged == 0:
-        yield "nothing is flagged; alpha is above every critical alpha: see nearby, or alpha='auto'"
+        yield f"nothing is flagged; alpha is above every critical alpha: {flag_more}"
         return
     if found.flagged > 0.5:
         yield (
@@ -301,7 +314,7 @@ def _warnings(found: Diagnosis):
     if found.renaming_agreement < 0.8:
         yield (
             f"renaming the classes keeps only {found.renaming_agreement:.0%} of the NC set; use "
-            "permutation_invariant=True"
+            f"{invariant}"
         )
     if not found.uniform_is_flagged:
         yield "an exactly uniform prediction is not flagged"

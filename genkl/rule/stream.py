@@ -1,20 +1,21 @@
-"""More predictions than fit into memory? From a file to a file, a few million rows at a time."""
+"""The rule on files larger than memory: scores or flags, from a file to a file, in batches."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from genkl.checks import Array, check_positive, check_shape
+from genkl.checks import Array, as_own_floats, check_positive
+from genkl.data.tables import Predictions, open_predictions
 from genkl.rule.blockwise import SampledRule, evaluate, progress_bar, strip_rows
+from genkl.storage import replacing
 
-STRIPS_PER_CHUNK = 16
-TABLE_BATCH = 1 << 16
-FORMATS = (".npy", ".parquet")
+STRIPS_PER_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -32,32 +33,42 @@ class Written:
     flagged: float | None
 
 
-def score_file(
-    source: str | os.PathLike[str],
-    destination: str | os.PathLike[str],
-    beta: float,
-    uniform_like: Array,
-    *,
-    permutation_invariant: bool = False,
-    columns: Sequence[str] | None = None,
-    overwrite: bool = False,
-    num_threads: int | None = None,
-    progress: bool = True,
-) -> Written:
-    """`nc_score` of every row of a file, in bounded memory.
+@dataclass(frozen=True, kw_only=True)
+class FileOptions:
+    """Options of `score_file` and `identify_file`.
 
-    Args:
-        source: predictions, N rows of k probabilities: a ``.npy`` array (N, k), read through
-            memory maps of some rows at a time, or a ``.parquet`` table.
-        destination: a ``.npy`` file to write, shape (N,), float64.
-        beta: in [0, 1/k).
-        uniform_like: the vectors P, shape (n, k).
+    Attributes:
         permutation_invariant: see `nc_score`.
         columns: of a table, the k columns that hold the probabilities in order of the classes, or
             the one whose entries are lists of k; None takes every column.
         overwrite: replace the destination.
         num_threads: see `nc_score`.
         progress: show a bar.
+    """
+
+    permutation_invariant: bool = False
+    columns: Sequence[str] | None = None
+    overwrite: bool = False
+    num_threads: int | None = None
+    progress: bool = True
+
+
+def score_file(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    beta: float,
+    uniform_like: Array,
+    **options: Any,
+) -> Written:
+    """`nc_score` of every row of a file, in bounded memory.
+
+    Args:
+        source: predictions, N rows of k probabilities: a ``.npy`` array (N, k), a ``.parquet``
+            table, or a ``.csv`` (which is read as a whole).
+        destination: a ``.npy`` file to write, shape (N,), float64.
+        beta: in [0, 1/k).
+        uniform_like: the vectors P, shape (n, k).
+        **options: of `FileOptions`.
 
     Returns:
         Where, and how many.
@@ -67,13 +78,11 @@ def score_file(
         FileExistsError: the destination exists and overwrite is False.
         ValueError: another format, not two axes, rows that are not probability vectors (the first
             is named), and as `nc_score`. Nothing is left behind.
+        TypeError: an option that is none.
 
     Source: equation :eq:`eq-critical-alpha`.
     """
-    return _write(
-        source, destination, None, beta, uniform_like, permutation_invariant, columns, overwrite,
-        num_threads, progress,
-    )  # fmt: skip
+    return _write(source, destination, None, beta, uniform_like, FileOptions(**options))
 
 
 def identify_file(
@@ -82,12 +91,7 @@ def identify_file(
     alpha: float,
     beta: float,
     uniform_like: Array,
-    *,
-    permutation_invariant: bool = False,
-    columns: Sequence[str] | None = None,
-    overwrite: bool = False,
-    num_threads: int | None = None,
-    progress: bool = True,
+    **options: Any,
 ) -> Written:
     """`identify_nc` of every row of a file, in bounded memory.
 
@@ -97,130 +101,116 @@ def identify_file(
         alpha: greater than 0. To choose it, score a validation set, see `threshold_for_budget`.
         beta: in [0, 1/k).
         uniform_like: the vectors P, shape (n, k).
-        permutation_invariant: see `nc_score`.
-        columns: as for `score_file`.
-        overwrite: replace the destination.
-        num_threads: see `nc_score`.
-        progress: show a bar.
+        **options: of `FileOptions`.
 
     Returns:
         Where, how many, and the share flagged.
 
     Raises:
-        FileNotFoundError, FileExistsError, ValueError: as `score_file`, and for alpha <= 0.
+        FileNotFoundError, FileExistsError, ValueError, TypeError: as `score_file`; ValueError also
+            for alpha <= 0.
 
     Source: equation :eq:`eq-vote`.
     """
     check_positive("alpha", alpha, "; raise it to flag fewer instances, lower it to flag more")
-    return _write(
-        source, destination, alpha, beta, uniform_like, permutation_invariant, columns, overwrite,
-        num_threads, progress,
-    )  # fmt: skip
+    return _write(source, destination, alpha, beta, uniform_like, FileOptions(**options))
 
 
 def _write(
-    source, destination, alpha, beta, uniform_like, permutation_invariant, columns, overwrite,
-    num_threads, progress,
-) -> Written:  # fmt: skip
-    source, destination = Path(source), Path(destination)
-    if source.suffix not in FORMATS:
-        raise ValueError(f"source is {source}; its name must end in one of {', '.join(FORMATS)}")
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    alpha: float | None,
+    beta: float,
+    uniform_like: Array,
+    options: FileOptions,
+) -> Written:
+    destination = Path(destination)
     if destination.suffix != ".npy":
         raise ValueError(f"destination is {destination}; its name must end in .npy")
-    if not source.is_file():
-        raise FileNotFoundError(f"source {source} is not there")
-    if destination.exists() and not overwrite:
+    if destination.exists() and not options.overwrite:
         raise FileExistsError(f"{destination} exists; pass overwrite=True or another name")
-    rows = _ArrayFile(source) if source.suffix == ".npy" else _Table(source, columns)
-    rule = SampledRule.of(uniform_like, beta, rows.num_classes, permutation_invariant)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    temporary = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
-    flagged = first = 0
-    try:
-        with (
-            open(temporary, "xb") as file,
-            progress_bar(len(rows), progress, source.name) as advance,
-        ):
-            dtype = np.dtype(np.float64 if alpha is None else np.bool_)
-            header = {"descr": dtype.str, "fortran_order": False, "shape": (len(rows),)}
-            np.lib.format.write_array_header_1_0(file, header)
-            for chunk in rows.chunks(STRIPS_PER_CHUNK * strip_rows(rows.num_classes)):
-                result = evaluate(chunk, rule, alpha, num_threads=num_threads, first_row=first)
-                result.tofile(file)
-                flagged += 0 if alpha is None else int(result.sum())
-                first += len(chunk)
-                advance(len(chunk))
-        os.replace(temporary, destination)
-    finally:
-        temporary.unlink(missing_ok=True)
-    share = None if alpha is None else flagged / max(1, len(rows))
-    return Written(destination, len(rows), share)
+    predictions = open_predictions(source, classes=options.columns)
+    rule = SampledRule.of(
+        uniform_like, beta, predictions.num_classes, options.permutation_invariant
+    )
+    flagged = 0
+
+    def count(_: np.ndarray, votes: np.ndarray) -> np.ndarray:
+        nonlocal flagged
+        flagged += int(votes.sum())
+        return votes
+
+    told = {"num_threads": options.num_threads, "progress": options.progress}
+    then, dtype = (None, np.float64) if alpha is None else (count, np.bool_)
+    values = evaluate_batches(predictions, rule, alpha, then=then, **told)
+    write_array(destination, (predictions.rows,), dtype, values)
+    share = None if alpha is None else flagged / max(1, predictions.rows)
+    return Written(destination, predictions.rows, share)
 
 
-class _ArrayFile:
-    """Rows of a .npy file, each chunk a memory map of its own, so that none stays resident."""
+def evaluate_batches(
+    predictions: Predictions,
+    rule: SampledRule,
+    alpha: float | None = None,
+    *,
+    num_threads: int | None = None,
+    progress: bool = False,
+    then: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> Iterator[np.ndarray]:
+    """`evaluate` of a file some million rows at a time.
 
-    def __init__(self, path: Path) -> None:
-        whole = np.load(path, mmap_mode="r", allow_pickle=False)
-        check_shape(str(path), whole, ndim=2)
-        if not whole.flags.c_contiguous:
-            raise ValueError(
-                f"{path} is stored column by column; save np.ascontiguousarray(...) of it"
-            )
-        self.path, self.shape, self.dtype = path, whole.shape, whole.dtype
-        self.offset = whole.offset
-        self.num_classes = whole.shape[1]
+    Args:
+        predictions: the file.
+        rule: vectors and threshold.
+        alpha: vote at this alpha instead of yielding scores.
+        num_threads: see `evaluate`.
+        progress: show a bar.
+        then: called with each batch of rows, shape (some, k), and their scores or votes; what it
+            returns is yielded instead.
 
-    def __len__(self) -> int:
-        return self.shape[0]
+    Yields:
+        Scores, or at an alpha votes, shape (some,).
 
-    def chunks(self, height: int) -> Iterator[np.ndarray]:
-        width = self.num_classes * self.dtype.itemsize
-        for start in range(0, len(self), height):
-            shape = (min(height, len(self) - start), self.num_classes)
-            yield np.memmap(self.path, self.dtype, "r", self.offset + start * width, shape)
+    Raises:
+        TableError: rows that are not probability vectors; it names file, row and column.
+    """
+    first, height = 0, STRIPS_PER_BATCH * strip_rows(predictions.num_classes)
+    with (
+        predictions.named(),
+        progress_bar(predictions.rows, progress, predictions.path.name) as advance,
+    ):
+        for probs in predictions.batches(height):
+            found = evaluate(probs, rule, alpha, num_threads=num_threads, first_row=first)
+            yield found if then is None else then(probs, found)
+            first += len(probs)
+            advance(len(probs))
 
 
-class _Table:
-    """Rows of a Parquet table: k columns of numbers, or one column of lists of k."""
+def votes_from(
+    scores: np.ndarray, pred_probs: np.ndarray, rule: SampledRule, alpha: float
+) -> np.ndarray:
+    """The votes at an alpha, where the scores are known; as `evaluate` has them bit for bit.
 
-    def __init__(self, path: Path, columns: Sequence[str] | None) -> None:
-        from pyarrow.parquet import ParquetFile
+    Args:
+        scores: of `evaluate`, shape (N,).
+        pred_probs: what they are of, shape (N, k).
+        rule: vectors and threshold.
+        alpha: greater than 0.
+    """
+    dtype = as_own_floats(np, pred_probs[:0]).dtype
+    rounding = 2 * (pred_probs.shape[1] + 32) * float(np.finfo(dtype).eps)
+    near = np.flatnonzero(np.abs(scores - alpha) <= rounding * alpha)
+    votes = scores >= alpha
+    votes[near] = rule.votes_as_published(pred_probs[near].astype(dtype), alpha)
+    return votes
 
-        self.file = ParquetFile(path, pre_buffer=False)
-        known = self.file.schema_arrow.names
-        missing = [name for name in columns or () if name not in known]
-        if missing:
-            raise ValueError(f"{path} has no column {missing[0]!r}; it has {', '.join(known)}")
-        self.columns = list(columns or known)
-        self.path = path
-        first = next(self._batches(1), np.empty((0, len(self.columns))))
-        check_shape(str(path), first, ndim=2)
-        self.num_classes = first.shape[1]
 
-    def __len__(self) -> int:
-        return self.file.metadata.num_rows
-
-    def chunks(self, height: int) -> Iterator[np.ndarray]:
-        """Chunks of one height, whatever the table's own batches are; the last is the rest."""
-        buffer, filled = None, 0
-        for batch in self._batches(TABLE_BATCH):
-            while len(batch):
-                if buffer is None:
-                    buffer = np.empty((height, self.num_classes), batch.dtype)
-                taken = min(height - filled, len(batch))
-                buffer[filled : filled + taken] = batch[:taken]
-                batch, filled = batch[taken:], filled + taken
-                if filled == height:
-                    yield buffer
-                    filled = 0
-        if filled:
-            yield buffer[:filled]
-
-    def _batches(self, height: int) -> Iterator[np.ndarray]:
-        for batch in self.file.iter_batches(height, columns=self.columns, use_threads=False):
-            arrays = [column.to_numpy(zero_copy_only=False) for column in batch.columns]
-            if len(arrays) == 1:
-                yield np.stack(arrays[0]) if len(arrays[0]) else np.empty((0, 0))
-            else:
-                yield np.column_stack(arrays)
+def write_array(
+    path: Path, shape: tuple[int, ...], dtype: Any, parts: Iterable[np.ndarray]
+) -> None:
+    """Write a ``.npy`` file part by part, which is either there as a whole or not at all."""
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+    with replacing(path) as temporary, open(temporary, "xb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            np.ascontiguousarray(part, dtype).tofile(file)

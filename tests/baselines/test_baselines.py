@@ -1,5 +1,6 @@
 """The methods to compare with: what each makes of the labels, and that all are treated alike."""
 
+import functools
 import math
 import re
 from dataclasses import replace
@@ -40,10 +41,10 @@ from genkl.baselines import (
     select_by_jo_src,
 )
 from genkl.baselines.groundwork import divide
-from genkl.baselines.methods import CANDIDATES, FACTOR, RATES
+from genkl.baselines.method import CANDIDATES, FACTOR, RATES
 from genkl.baselines.selection import select_by_confident_learning, upper_component
 from genkl.data.planting import plant_label_noise
-from genkl.learn.log import RunBar
+from genkl.learn.folder import RunBar
 from genkl.predict import predict_probs
 
 CLASSES, SIDE = 4, 12
@@ -92,8 +93,20 @@ def run(name, dataset=DATA, config=CONFIG, **options):
     return run_method(name, dataset, config, engine="cpu", progress=False, **options)
 
 
-def weights(one):
-    return torch.cat([p.flatten() for model in one.models for p in model.state_dict().values()])
+@functools.cache
+def usual(name, verified=True):
+    """The run of a method that most tests look at, made once, and its bar: (run, steps, total)."""
+    taken, totals = [], []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunBar, "steps", lambda bar, count: taken.append(count))
+        patch.setattr(RunBar, "close", lambda bar: totals.append(bar.bar.total))
+        done = run(name, DATA if verified else UNVERIFIED)
+    (total,) = totals
+    return done, sum(taken), total
+
+
+def weights(done):
+    return torch.cat([p.flatten() for model in done.models for p in model.state_dict().values()])
 
 
 # -- all alike ----------------------------------------------------------------------------------
@@ -135,23 +148,23 @@ def test_every_method_is_tuned_as_much_and_for_its_learning_rate(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_learns_from_a_clean_split_and_noisy_labels(name):
-    one = run(name)
-    assert (one.method, one.dataset, one.clean_labels) == (name, "clusters", len(DATA.clean))
-    assert one.settings == dict(METHODS[name].settings)
-    assert one.best.test_accuracy > 0.6  # chance is 0.25
-    assert one.best.role_counts["CLEAN"] >= len(DATA.clean)
-    assert all(math.isfinite(fact) for fact in one.facts.values())
+    done, _, _ = usual(name)
+    assert (done.method, done.dataset, done.clean_labels) == (name, "clusters", len(DATA.clean))
+    assert done.settings == dict(METHODS[name].settings)
+    assert done.best.test_accuracy > 0.6  # chance is 0.25
+    assert done.best.role_counts["CLEAN"] >= len(DATA.clean)
+    assert all(math.isfinite(fact) for fact in done.facts.values())
 
 
 @pytest.mark.filterwarnings("ignore:round 1")
 @pytest.mark.parametrize("name", NEEDS_NO_CLEAN)
 def test_every_other_method_learns_where_nothing_is_verified(name):
-    one = run(name, UNVERIFIED)
-    assert one.clean_labels == 0
-    assert one.best.test_accuracy > 0.5
-    assert one.config.clean_threshold == (0.5 if name.startswith("GenKL") else None)
+    done, _, _ = usual(name, verified=False)
+    assert done.clean_labels == 0
+    assert done.best.test_accuracy > 0.5
+    assert done.config.clean_threshold == (0.5 if name.startswith("GenKL") else None)
     if not name.startswith("GenKL"):
-        assert one.config.finetune.steps == 0
+        assert done.config.finetune.steps == 0
 
 
 def test_a_threshold_that_the_configuration_states_is_genkl_s_alone():
@@ -160,24 +173,19 @@ def test_a_threshold_that_the_configuration_states_is_genkl_s_alone():
     # Here there is a clean split, and nothing else counts as clean for the others.
     tuned = run("given labels + fine-tuning", config=config)
     assert tuned.config.clean_threshold is None
-    assert torch.equal(weights(tuned), weights(run("given labels + fine-tuning")))
+    assert torch.equal(weights(tuned), weights(usual("given labels + fine-tuning")[0]))
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("dataset", [DATA, UNVERIFIED], ids=["verified", "not"])
+@pytest.mark.parametrize("verified", [True, False], ids=["verified", "not"])
 @pytest.mark.filterwarnings("ignore:round 1")
-def test_all_take_as_many_steps(name, dataset, monkeypatch):
-    if METHODS[name].needs_clean and dataset is UNVERIFIED:
+def test_all_take_as_many_steps(name, verified):
+    if METHODS[name].needs_clean and not verified:
         return
-    bars = []
-    monkeypatch.setattr(RunBar, "close", lambda bar: bars.append(bar))
-    monkeypatch.setattr(RunBar, "steps", lambda bar, count: taken.append(count))
-    taken = []
-    one = run(name, dataset)
-    (bar,) = bars
-    tuned = dataset is DATA and METHODS[name].finetunes
+    done, taken, total = usual(name, verified)
+    tuned = verified and METHODS[name].finetunes
     main = CONFIG.ensemble * (CONFIG.train.steps + tuned * CONFIG.finetune.steps)
-    if name.startswith("GenKL") and dataset is UNVERIFIED:
+    if name.startswith("GenKL") and not verified:
         main += CONFIG.ensemble * CONFIG.finetune.steps  # on whom the network agrees with
     before = {
         "forward correction": (2, 5),
@@ -187,15 +195,15 @@ def test_all_take_as_many_steps(name, dataset, monkeypatch):
         "GenKL": (2, 2),
         "GenKL, no NC stage": (2, 2),
         "GenKL, entropy": (2, 2),
-    }.get(name, (0, 0))[dataset is UNVERIFIED]
-    assert sum(taken) == bar.bar.total == main + before * CONFIG.pretrain.steps
-    assert one.best.history[-1]["step"] == CONFIG.train.steps
+    }.get(name, (0, 0))[not verified]
+    assert taken == total == main + before * CONFIG.pretrain.steps
+    assert done.best.history[-1]["step"] == CONFIG.train.steps
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_test_labels_change_nothing_but_the_report(name):
     other = replace(DATA.test, labels=(DATA.test.labels + 1) % CLASSES)
-    first, second = run(name), run(name, replace(DATA, test=other))
+    first, second = usual(name)[0], run(name, replace(DATA, test=other))
     assert torch.equal(weights(first), weights(second))
     assert first.best.val_accuracy == second.best.val_accuracy
     assert first.best.test_accuracy > 0.5 > second.best.test_accuracy
@@ -203,8 +211,8 @@ def test_test_labels_change_nothing_but_the_report(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_seed_decides_everything(name):
-    first = weights(run(name, seed=3))
-    assert torch.equal(first, weights(run(name, seed=3)))
+    first = weights(usual(name)[0])
+    assert torch.equal(first, weights(run(name, seed=0)))
     assert not torch.equal(first, weights(run(name, seed=4)))
 
 
@@ -218,22 +226,22 @@ def test_the_seed_decides_everything(name):
     ],
 )
 def test_switched_off_a_method_is_training_on_given_labels(name, off):
-    plain = weights(run("given labels + fine-tuning"))
+    plain = weights(usual("given labels + fine-tuning")[0])
     assert torch.equal(weights(run(name, settings=off)), plain)
-    assert not torch.equal(weights(run(name)), plain)
+    assert not torch.equal(weights(usual(name)[0]), plain)
 
 
 def test_gce_comes_close_to_cross_entropy_for_a_small_q():
-    plain = weights(run("given labels + fine-tuning"))
+    plain = weights(usual("given labels + fine-tuning")[0])
     near = weights(run("GCE", settings={"q": 1e-4}))
-    far = weights(run("GCE"))
+    far = weights(usual("GCE")[0])
     assert (near - plain).abs().max() < 0.02 * (far - plain).abs().max()
 
 
 @pytest.mark.parametrize("name", ["given labels", "given labels + fine-tuning", "clean set alone"])
 def test_run_baseline_is_the_same_run(name):
     baseline = run_baseline(DATA, CONFIG, name, engine="cpu", progress=False)
-    assert torch.equal(weights(run(name)), weights(baseline))
+    assert torch.equal(weights(usual(name)[0]), weights(baseline))
 
 
 def test_only_the_rate_of_training_is_scaled():
@@ -244,17 +252,19 @@ def test_only_the_rate_of_training_is_scaled():
 
 
 def test_genkl_s_settings_are_the_configuration_s_unless_stated():
-    assert run("GenKL").config == CONFIG
+    assert usual("GenKL")[0].config == CONFIG
     one = run("GenKL", settings={"max_flag_rate": 0.4, "mixup_alpha": 0.0})
     assert (one.config.max_flag_rate, one.config.mixup_alpha) == (0.4, 0.0)
-    assert one.best.flagged > run("GenKL").best.flagged
-    assert run("GenKL, no NC stage").best.role_counts["NC"] == 0
-    assert 0 < run("GenKL, entropy").best.scores.max() <= 1 + 1e-12
+    assert one.best.flagged > usual("GenKL")[0].best.flagged
+    assert usual("GenKL, no NC stage")[0].best.role_counts["NC"] == 0
+    assert 0 < usual("GenKL, entropy")[0].best.scores.max() <= 1 + 1e-12
 
 
 def test_batches_are_as_large_as_genkl_s_where_clean_rows_are_added():
     added = replace(CONFIG, train=replace(CONFIG.train, batch_size=20, clean_batch_size=12))
-    assert torch.equal(weights(run("given labels", config=added)), weights(run("given labels")))
+    assert torch.equal(
+        weights(run("given labels", config=added)), weights(usual("given labels")[0])
+    )
 
 
 # -- what is refused ----------------------------------------------------------------------------
@@ -401,7 +411,7 @@ def test_who_is_predicted_was_not_learned_from():
     work = Groundwork.prepare(dataset, config, engine="cpu")
     labels = dataset.noisy.labels.numpy()
     assert (work.held_out_probs().argmax(1) == labels).mean() < 0.65
-    (model,) = work._train(1, work.setting.as_given, "all")
+    (model,) = work._train(1, work.setup.as_given, "all")
     assert (predict_probs([model], dataset.noisy.inputs).argmax(1) == labels).mean() > 0.85
     assert not np.array_equal(work.held_out_probs(0), work.held_out_probs(1))
 
@@ -518,12 +528,13 @@ def test_relabelling_by_neighbors_repairs_clusters():
 
 
 @pytest.mark.filterwarnings("ignore:round 1")
-@pytest.mark.parametrize("dataset", [DATA, UNVERIFIED], ids=["verified", "not"])
-def test_shared_groundwork_changes_nothing(dataset):
-    work = Groundwork.prepare(dataset, CONFIG, seed=2, engine="cpu")
+@pytest.mark.parametrize("verified", [True, False], ids=["verified", "not"])
+def test_shared_groundwork_changes_nothing(verified):
+    dataset = DATA if verified else UNVERIFIED
+    work = Groundwork.prepare(dataset, CONFIG, seed=0, engine="cpu")
     for name in NEEDS_NO_CLEAN:
-        alone, shared = (run(name, dataset, seed=2, groundwork=one) for one in (None, work))
-        assert torch.equal(weights(alone), weights(shared)), name
+        shared = run(name, dataset, groundwork=work)
+        assert torch.equal(weights(usual(name, verified)[0]), weights(shared)), name
 
 
 def test_groundwork_is_laid_once(monkeypatch):
@@ -560,7 +571,7 @@ def test_a_run_is_kept_and_gone_on_with(name, tmp_path):
         finished.unlink()
     again = run(name, run_dir=tmp_path / "run", resume=True)
     assert torch.equal(weights(whole), weights(again))
-    assert torch.equal(weights(whole), weights(run(name)))
+    assert torch.equal(weights(whole), weights(usual(name)[0]))
     changed = {FACTOR: 2.0}
     with pytest.raises(ValueError, match="learning_rate"):
         run(name, run_dir=tmp_path / "run", resume=True, settings=changed)
@@ -672,5 +683,5 @@ def test_a_search_for_nothing_is_refused(options, message):
 def test_roles_are_all_clean_so_that_rows_weigh_alike():
     for name in METHODS:
         if not name.startswith("GenKL"):
-            counts = run(name).best.role_counts
+            counts = usual(name)[0].best.role_counts
             assert counts[Role.NON_NC.name] == counts[Role.NC.name] == 0

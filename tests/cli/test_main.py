@@ -1,4 +1,4 @@
-"""The command line: what is here, what isn't, and what to do about it."""
+"""``genkl data``, and what holds for every command: quick start, errors of one line."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ def test_the_list_has_every_data_set_with_licence_size_and_what_to_do(capsys):
 def test_what_is_here_is_said_to_be_here(tmp_path, capsys):
     write_clothing1m(tmp_path / "clothing1m")
     assert main(["data", "list", "--json", "--data-root", str(tmp_path)]) == 0
-    facts = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    facts = {fact["name"]: fact for fact in json.loads(capsys.readouterr().out)}
     assert facts["digits"]["present"]
     assert facts["clothing1m"]["present"]
     assert facts["clothing1m"]["where"] == str(tmp_path / "clothing1m")
@@ -91,9 +91,78 @@ def test_help_names_the_data_sets(capsys):
     assert ", ".join(DATASETS) in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "instead"),
+    [
+        (["book", "execute", "1_geometry", "--force"], "python -m book"),
+        (["book", "--help"], "python -m book"),
+        (["homework", "--students", "roster.csv"], "python -m teaching homework"),
+        (["labs"], "python -m teaching labs"),
+    ],
+)
+def test_a_command_that_moved_says_in_one_line_where_it_went(arguments, instead, capsys):
+    assert main(arguments) == 1
+    shown, said = capsys.readouterr()
+    assert shown == ""
+    assert said == (
+        f"error: genkl {arguments[0]} is now `{instead}`: run it in a checkout of the book\n"
+    )
+
+
+def test_an_error_of_several_lines_is_one(capsys, monkeypatch):
+    def failing(_):
+        raise ValueError("one\n  two\n\nthree")
+
+    monkeypatch.setattr("genkl.cli.data._list", failing)
+    assert main(["data", "list"]) == 1
+    assert capsys.readouterr().err == "error: one two three\n"
+
+
+START = """
+import re, sys
+from pathlib import Path
+from genkl.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as done:
+    assert not done.code
+large = {"torch", "timm", "pandas", "numpy", "pyarrow", "scipy", "sklearn", "PIL", "requests"}
+print(sorted(large & set(sys.modules)), file=sys.stderr)
+status = Path("/proc/self/status")  # on Linux; getrusage counts what forked this process, too
+peak = re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1] if status.exists() else 0
+print(peak, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["data", "list"], ["data", "show", "--help"], ["run", "--help"]]
+)
+def test_help_and_the_list_start_without_any_large_library(arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", START, *arguments], capture_output=True, text=True, check=True
+    )
+    modules, peak = done.stderr.splitlines()
+    assert modules == "[]"
+    assert int(peak) < 120_000  # KiB
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--preset", "digits"], 'torch is not installed: pip install "genkl[train]"'),
+        (["data", "show", "digits"], 'torch is not installed: pip install "genkl[train]"'),
+    ],
+)
+def test_a_missing_extra_is_one_line_with_the_command_that_installs_it(arguments, message):
+    code = "import sys; sys.modules['torch'] = None; from genkl.cli import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == f"error: {message}\n"
+
+
 def test_the_module_runs_the_same_command_line():
     done = subprocess.run(
         [sys.executable, "-m", "genkl", "data", "list", "--json"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert [one["name"] for one in json.loads(done.stdout)] == list(DATASETS)
+    assert [fact["name"] for fact in json.loads(done.stdout)] == list(DATASETS)

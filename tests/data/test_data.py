@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits as sklearn_digits
 
 from genkl import Kind, NoisyDataset, Role, Truth, load_dataset
-from genkl.data.base import NON_CONFORMING, make_split, take_stratified
+from genkl.data.base import NON_CONFORMING, make_split
 from genkl.data.planting import blend_pairs, plant_label_noise
 from genkl.data.solar_cells import read_elpv
+from genkl.data.splitting import take_stratified
 
 SOURCE = sklearn_digits()
 

@@ -9,16 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genkl.data.arrays import dataset_from_arrays
 from genkl.data.base import Kind
-from genkl.data.folder import (
-    dataset_from_arrays,
-    divide,
-    divide_groups,
-    load_folder,
-    scan_images,
-)
+from genkl.data.folder import load_folder, scan_images
 from genkl.data.images import ImageFiles, ImageTensor
 from genkl.data.sources import DataNotFoundError
+from genkl.data.splitting import divide_by_shares, divide_groups
 from tests.official_trees import grey_of, write_jpeg, write_lines
 
 CLASSES = ("coat", "dress", "shirt")
@@ -160,7 +156,7 @@ def test_no_group_is_in_two_splits(tmp_path, seed, caplog):
 @given(st.lists(st.integers(0, 4), max_size=60), st.integers(0, 100))
 def test_divided_counts_are_exact_up_to_rounding(labels, seed):
     labels, shares = np.array(labels, dtype=np.int64), (0.4, 0.3, 0.1)
-    parts = divide(labels, shares, np.random.default_rng(seed))
+    parts = divide_by_shares(labels, shares, np.random.default_rng(seed))
     for label in np.unique(labels):
         counts = np.bincount(parts[labels == label], minlength=4)
         assert (abs(counts - np.array([0.4, 0.3, 0.1, 0.2]) * (labels == label).sum()) < 1).all()
@@ -250,8 +246,8 @@ def test_a_label_that_is_no_class_is_named_where_the_classes_are_given(tmp_path)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "labels.csv: the file is empty"),
-        (b"image,label\n", "labels.csv: a header and no lines"),
+        (b"", "labels.csv is empty"),
+        (b"image,label\n", "labels.csv has a header and no lines"),
         (b"image,label\na.jpg,x\nb.jpg,\xff\n", "labels.csv:3: not UTF-8"),
         (b"image,label\na.jpg,x\nb.jpg,x\n", "labels.csv: the column 'label' holds 1 class names"),
         (b"image,label,label\na.jpg,x,y\n", "labels.csv:1: there are 2 columns 'label'"),
@@ -323,7 +319,7 @@ def test_links_in_a_circle_end(tmp_path):
         ({"clean_share": 1.2}, "clean_share is 1.2"),
         ({"clean_share": 0.5}, "sum to 1.1; at most 1"),
         ({"missing": "warn"}, "unknown missing 'warn'"),
-        ({"labels": None, "group_column": "person"}, "need a table"),
+        ({"labels": None, "group_column": "person"}, "group_column needs a table"),
         ({"labels": "nothing.csv"}, "labels is 'nothing.csv'; there is no file"),
         ({"folder": "nowhere"}, "folder is 'nowhere', which is no folder"),
     ],

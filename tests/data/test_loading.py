@@ -27,9 +27,9 @@ from genkl.data.loading import (
     default_workers,
     drop_broken,
     image_batches,
-    usable_cores,
 )
 from genkl.data.transforms import build_transform
+from genkl.provenance import usable_cores
 
 CROP = build_transform((("random crop", 4), ("random flip", None)), (0, 0, 0), (1, 1, 1))
 

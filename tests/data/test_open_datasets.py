@@ -16,18 +16,14 @@ from PIL import Image
 
 from genkl.data import cifar10, clothing_dataset
 from genkl.data.base import Kind
-from genkl.data.cifar10 import (
-    load_cifar10h,
-    load_cifar10n,
-    read_cifar10,
-    read_cifar10_labels,
-    read_cifar10h,
-    read_cifar10n,
-)
+from genkl.data.cifar10 import read_cifar10, read_cifar10_labels
+from genkl.data.cifar10h import draw_votes, load_cifar10h, read_cifar10h
+from genkl.data.cifar10n import LABELS as N_LABELS
+from genkl.data.cifar10n import load_cifar10n, read_cifar10n
 from genkl.data.clothing_dataset import CLASS_NAMES, KIND_OF, NOT_RELEASED, load_clothing_dataset
-from genkl.data.download import unpack
 from genkl.data.images import ImageError
-from genkl.data.sources import DataNotFoundError, find_data, is_present
+from genkl.data.registry import CIFAR10, CIFAR10H, CIFAR10N, CLOTHING_DATASET
+from genkl.data.sources import DataNotFoundError, find_data, is_present, unpack
 from tests.official_trees import grey_of, write_jpeg, write_lines
 
 REAL_DATA = os.environ.get("GENKL_DATA", "")
@@ -158,9 +154,9 @@ def test_missing_images_of_clothes_are_refused_or_left_out_and_counted(tmp_path,
     ("line", "text", "message"),
     [
         (4, "x,7,Sock,False", "'Sock' in the column 'label' is none of the 20 classes"),
-        (9, "x,seven,Hat,False", "the sender_id is 'seven', not a number"),
+        (9, "x,seven,Hat,False", "the column 'sender_id' has 'seven', not a number"),
         (3, "x,7", "2 columns instead of 4"),
-        (2, "x,7,,False", "there is no label"),
+        (2, "x,7,,False", "the column 'label' is empty"),
         (6, f"{NOT_RELEASED[0]},7,Hat,False", "is already in line"),
     ],
 )
@@ -191,9 +187,9 @@ def test_bad_options_about_clothes_are_named(wardrobe, options, message):
         load_clothing_dataset(data_root=wardrobe, **{**NEEDS, **options})
 
 
-@needs_real(clothing_dataset.SOURCE)
+@needs_real(CLOTHING_DATASET)
 def test_the_real_clothes_are_those_that_were_published():
-    root = find_data(clothing_dataset.SOURCE, REAL_DATA)
+    root = find_data(CLOTHING_DATASET, REAL_DATA)
     names, labels, senders = clothing_dataset.read_clothing_dataset(root)
     assert len(names) == 5403
     counts = dict(zip(LABELS, np.bincount(labels, minlength=20).tolist(), strict=True))
@@ -258,7 +254,7 @@ def human_labels() -> dict[str, np.ndarray]:
     """As in CIFAR-10N: "worse" is wrong for 48 of 120, the aggregate for 12."""
     true = cifar_labels("train")
     wrong = np.random.default_rng(0).permutation(TRAIN)
-    labels = {name: true.copy() for name in ("clean_label", *cifar10.N_LABELS.values())}
+    labels = {name: true.copy() for name in ("clean_label", *N_LABELS.values())}
     labels["worse_label"][wrong[:48]] = (true[wrong[:48]] + 1) % 10
     labels["aggre_label"][wrong[:12]] = (true[wrong[:12]] + 1) % 10
     return labels
@@ -315,7 +311,7 @@ def test_what_is_unpacked_from_the_published_archive_is_enough(tmp_path):
     (tmp_path / "cifar10").mkdir()
     with tarfile.open(tmp_path / "archive.tar.gz", "w:gz") as tar:
         tar.add(tmp_path / "made/cifar-10-batches-bin", "cifar-10-batches-bin")
-    unpack(tmp_path / "archive.tar.gz", tmp_path / "cifar10", cifar10.CIFAR10.downloads[0].unpack)
+    unpack(tmp_path / "archive.tar.gz", tmp_path / "cifar10", CIFAR10.downloads[0].unpack)
     images, _ = read_cifar10("test", [59], data_root=tmp_path)
     assert np.array_equal(images[0].permute(1, 2, 0).numpy(), cifar_pixels("test")[59])
 
@@ -337,10 +333,10 @@ def test_damaged_files_of_cifar10_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"test_batch.bin: 184379 bytes, which is no multiple"):
         read_cifar10("test", data_root=tmp_path / "a")
     path.write_bytes(whole[: 3073 * 2] + b"\x0b" + whole[3073 * 2 + 1 :])
-    with pytest.raises(ValueError, match=r"image 2 has label 11, outside 0..9"):
+    with pytest.raises(ValueError, match=r"test image 2 has label 11, outside 0..9"):
         read_cifar10_labels("test", tmp_path / "a")
     write_parquet(tmp_path / "b/cifar10", size=16)
-    with pytest.raises(ImageError, match="parquet, image 5: 16x16 pixels instead of 32x32"):
+    with pytest.raises(ImageError, match="train image 5: 16x16 pixels instead of 32x32"):
         read_cifar10("train", [5], data_root=tmp_path / "b")
     (tmp_path / "b/cifar10/plain_text/test-00000-of-00001.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match=r"test-00000-of-00001.parquet: .*get the file again"):
@@ -348,7 +344,7 @@ def test_damaged_files_of_cifar10_are_named(tmp_path):
     path = tmp_path / "b/cifar10/plain_text/train-00000-of-00001.parquet"
     table = pa.table({"img": [{"bytes": b"\x89PNG no", "path": None}], "label": [0]})
     pq.write_table(table, path)
-    with pytest.raises(ImageError, match="image 0: damaged"):
+    with pytest.raises(ImageError, match="train image 0: this is not an image"):
         read_cifar10("train", data_root=tmp_path / "b")
 
 
@@ -372,7 +368,7 @@ def test_cifar10n_is_noisy_where_people_were_wrong(root, labels):
     human = human_labels()
     ids = dataset.noisy.ids.numpy()
     assert sorted(ids_of(dataset)) == list(range(TRAIN + TEST))
-    assert (dataset.noisy.labels.numpy() == human[cifar10.N_LABELS[labels]][ids]).all()
+    assert (dataset.noisy.labels.numpy() == human[N_LABELS[labels]][ids]).all()
     assert (truth.labels == human["clean_label"][ids]).all()
     wrong = dataset.noisy.labels.numpy() != truth.labels
     assert np.array_equal(wrong, truth.kinds == Kind.MISLABELLED)
@@ -530,7 +526,7 @@ def test_cifar10h_is_ambiguous_where_people_disagree(root):
 
 def test_a_given_label_is_a_vote_in_proportion():
     counts = np.tile([0, 30, 0, 20, 1], (20_000, 1))
-    drawn = cifar10.draw_votes(counts, np.random.default_rng(0))
+    drawn = draw_votes(counts, np.random.default_rng(0))
     shares = np.bincount(drawn, minlength=5) / len(drawn)
     assert shares == pytest.approx([0, 30 / 51, 0, 20 / 51, 1 / 51], abs=0.01)
     assert shares[0] == shares[2] == 0
@@ -581,8 +577,8 @@ def test_human_labels_without_cifar10_say_what_is_missing(root):
             load(data_root=root)
 
 
-@needs_real(cifar10.CIFAR10)
-@needs_real(cifar10.CIFAR10N)
+@needs_real(CIFAR10)
+@needs_real(CIFAR10N)
 def test_the_real_cifar10n_has_its_published_noise_rates():
     human = read_cifar10n(REAL_DATA)
     rates = {name: (labels != human["true"]).mean() for name, labels in human.items()}
@@ -597,8 +593,8 @@ def test_the_real_cifar10n_has_its_published_noise_rates():
     assert 0.3 < (truth.kinds == Kind.MISLABELLED).mean() < 0.5
 
 
-@needs_real(cifar10.CIFAR10)
-@needs_real(cifar10.CIFAR10H)
+@needs_real(CIFAR10)
+@needs_real(CIFAR10H)
 def test_the_real_cifar10h_has_its_published_ambiguity():
     counts, shares = read_cifar10h(REAL_DATA)
     assert counts.shape == (10_000, 10)
@@ -611,9 +607,9 @@ def test_the_real_cifar10h_has_its_published_ambiguity():
     assert (truth.kinds == Kind.UNKNOWN).sum() == 6
 
 
-@needs_real(cifar10.CIFAR10)
+@needs_real(CIFAR10)
 def test_a_real_image_is_what_pillow_makes_of_it():
-    folder = find_data(cifar10.CIFAR10, REAL_DATA)
+    folder = find_data(CIFAR10, REAL_DATA)
     path = folder / cifar10.PARQUET_FILES["test"]
     if not path.is_file():
         pytest.skip("not the Parquet files")

@@ -11,8 +11,9 @@ import pytest
 from genkl.data.base import Kind
 from genkl.data.clothing1m import CLASS_NAMES, load_clothing1m
 from genkl.data.food101n import load_food101n
-from genkl.data.lists import draw_rows, find_rows, read_keys, read_labels
+from genkl.data.lists import find_rows, read_keys, read_labels
 from genkl.data.sources import DataNotFoundError
+from genkl.data.splitting import draw_rows
 from genkl.data.webvision import load_mini_webvision
 from tests import official_trees
 from tests.official_trees import FOODS, clothing_key, grey_of, write_lines
@@ -338,7 +339,7 @@ def test_food101n_limits_draw_fewer_and_the_truth_follows(food):
 
 
 BAD_FOOD_LINES = {
-    "class": ("meta/imagelist.tsv", 3, "pizza/a.jpg", "'pizza' is none of the 5 classes"),
+    "class": ("meta/imagelist.tsv", 3, "pizza/a.jpg", "'pizza/a.jpg' is none of the 5 classes"),
     "verdict": ("meta/verified_val.tsv", 2, "waffles/a.jpg\t2", "label is '2'; .* 0 to 1"),
     "separator": ("meta/verified_train.tsv", 4, "waffles/a.jpg 1", "there is no label .* a tab"),
     "image": ("meta/verified_val.tsv", 5, "waffles/a.jpg\t1", "waffles/a.jpg is not in meta/im"),
@@ -357,7 +358,7 @@ def test_verdicts_that_contradict_each_other_are_named(food):
     listed = (food / "meta/verified_train.tsv").read_text().splitlines()
     key, label = listed[1].split("\t")
     spoil(food / "meta/verified_val.tsv", 3, f"{key}\t{1 - int(label)}")
-    with pytest.raises(ValueError, match=r"verified_val.tsv:3: .* label 0 here and 1 in meta/ver"):
+    with pytest.raises(ValueError, match=r"verified_val.tsv:3: .* has another label in meta/ver"):
         load_food101n(data_root=food)
     spoil(food / "meta/verified_val.tsv", 3, f"{key}\t{label}")  # agreeing, it validates
     dataset, _ = load_food101n(data_root=food)
@@ -369,7 +370,7 @@ def test_food101_must_have_the_same_classes(food):
     path = food.parent / "food-101/meta/test.txt"
     lines = path.read_text().splitlines()
     write_lines(path, [*lines, "pizza/1000"])
-    with pytest.raises(ValueError, match=r"test.txt:11: 'pizza' is none of the 5 classes"):
+    with pytest.raises(ValueError, match=r"test.txt:11: the class of 'pizza/1000' is none of"):
         load_food101n(data_root=food)
     write_lines(path, lines[:-2])
     with pytest.raises(ValueError, match="no image of waffles"):
@@ -503,15 +504,14 @@ def test_only_the_last_separator_counts_and_lines_keep_their_numbers(tmp_path):
     assert listed.lines.tolist() == [3, 4]
 
 
-def test_a_long_list_is_read_in_parts_and_its_lines_keep_their_numbers(tmp_path, monkeypatch):
-    monkeypatch.setattr("genkl.data.lists.LINES_AT_ONCE", 2)
-    lines = [f"images/{i}.jpg {i % 3}" for i in range(7)]
+def test_a_long_list_keeps_the_numbers_of_its_lines(tmp_path):
+    lines = [f"images/{i}.jpg {i % 3}" for i in range(100_000)]
     write_lines(tmp_path / "list", lines)
     listed = read_labels(tmp_path / "list", 3, prefix="images/")
-    assert listed.keys.to_pylist() == [f"{i}.jpg" for i in range(7)]
-    assert listed.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert listed.keys.to_pylist() == [f"{i}.jpg" for i in range(100_000)]
+    assert listed.labels.tolist() == [i % 3 for i in range(100_000)]
     write_lines(tmp_path / "list", [*lines, "7.jpg 1", "8.jpg 3"])
-    with pytest.raises(ValueError, match=r"list:9: the label is '3'"):
+    with pytest.raises(ValueError, match=r"list:100002: the label is '3'"):
         read_labels(tmp_path / "list", 3)
 
 

@@ -10,17 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from genkl.data.download import CHUNK_BYTES, download, unpack
 from genkl.data.sources import (
     DataNotFoundError,
     Download,
     Source,
     data_roots,
+    download,
     fetch,
     find_data,
     is_present,
+    unpack,
 )
 
+CHUNK_BYTES = 1 << 16
 CONTENT = bytes(range(256)) * 9000  # more than two chunks
 CHECKSUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 TOY = Source(

@@ -245,7 +245,7 @@ def _interrupting(at):
 
 
 def test_a_finished_run_is_read_and_not_trained_again(whole, monkeypatch):
-    monkeypatch.setattr("genkl.learn.members.fit", None)
+    monkeypatch.setattr("genkl.learn.iteration.fit_together", None)
     run = run_in(whole, resume=True)
     assert [one.val_accuracy for one in run.rounds] == [
         one["val_accuracy"] for one in numbers(whole)["rounds"]

@@ -12,6 +12,7 @@ from torch import nn
 
 from genkl import (
     DIGITS,
+    Checkpoint,
     Engine,
     Examples,
     Phase,
@@ -25,8 +26,8 @@ from genkl import (
 )
 from genkl.data.base import make_split
 from genkl.data.images import ImageTensor
-from genkl.learn import read_log, together
-from genkl.learn.together import can_fit_together, fit_together
+from genkl.learn import FitOptions, fit_together, read_log
+from genkl.learn.trainer import why_not_together
 from genkl.losses import PAPER_LOSSES, mean_absolute_error, soft_cross_entropy
 from genkl.networks import seeded_model
 from genkl.published import Published
@@ -95,7 +96,7 @@ def assert_same(ours, theirs, tolerance=1e-4):
 
 def compare(examples, phase, *, count=3, factory=linear_head, **options):
     options = {"weights": WEIGHTS, "engine": ENGINE} | options
-    data, seeds = (examples, phase, VALIDATION), [7 + one for one in range(count)]
+    data, seeds = (examples, phase, VALIDATION), [7 + member for member in range(count)]
     ours, theirs = build(count, factory), build(count, factory)
     together_ = fit_together(ours, *data, seeds=seeds, **options)
     assert_same((together_, ours), (in_turn(theirs, *data, seeds=seeds, **options), theirs))
@@ -118,7 +119,6 @@ def test_the_same_as_one_after_the_other(optimizer, schedule, mixup_alpha, kept)
         {"count": 1},
         {"count": 7},
         {"steps": 1},
-        {"steps": together.BLOCK},
         {"eval_every": 1000},
         {"batch_size": 1000},
         {"batch_size": 8, "clean_batch_size": 5},
@@ -221,6 +221,45 @@ def test_whoever_watches_is_told_of_every_step_and_every_members_evaluation():
     assert seen == [(m, step) for step in (15, 30, 45, 50) for m in (0, 1)]
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("factory", [linear_head, perceptron])
+def test_an_interrupted_ensemble_goes_on_to_the_same_weights(factory, optimizer, tmp_path):
+    phase = replace(PHASE, optimizer=optimizer)
+    checkpoint, told = Checkpoint(tmp_path / "a.safetensors", every=8), []
+
+    def train(stop_at=None, **options):
+        def watch(event, facts):
+            told.append((event, facts["steps"] if event == "step" else facts["member"]))
+            if sum(count for event, count in told if event == "step") == stop_at:
+                raise KeyboardInterrupt
+
+        told.clear()
+        models = build(3, factory)
+        data = (models, all_roles(kept=True), phase, VALIDATION)
+        results = fit_together(*data, seeds=(4, 5, 6), mixup_alpha=0.5, watch=watch, **options)
+        return [repr(result.history) for result in results], [m.state_dict() for m in models]
+
+    whole = train()
+    with pytest.raises(KeyboardInterrupt):
+        train(stop_at=3 * 29, checkpoint=checkpoint)
+    rest = train(checkpoint=checkpoint)
+    # Told at once of the 24 steps that were kept, with their evaluation, and of each that follows.
+    assert told[:4] == [("step", 3 * 24), ("evaluation", 0), ("evaluation", 1), ("evaluation", 2)]
+    assert [count for event, count in told[4:] if event == "step"] == [3] * 26
+    assert rest[0] == whole[0]
+    for mine, theirs in zip(rest[1], whole[1], strict=True):
+        for name, value in theirs.items():
+            assert torch.equal(mine[name], value), name
+
+
+def test_a_checkpoint_of_other_models_is_refused(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "a.safetensors", every=8)
+    data = (all_roles(), PHASE, VALIDATION)
+    fit_together(build(2), *data, seeds=(0, 1), checkpoint=checkpoint)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        fit_together(build(3), *data, seeds=(0, 1, 2), checkpoint=checkpoint)
+
+
 # -- who can't -------------------------------------------------------------------------------------
 
 
@@ -276,11 +315,11 @@ def test_what_differs_by_member_is_left_to_fit(why, case):
     models = build(2) if models is None else models
     phase, threshold = case.pop("phase", PHASE), case.pop("clean_threshold", None)
     data = (all_roles(), phase, VALIDATION)
-    assert not can_fit_together(models, *data, clean_threshold=threshold, **case)
-    assert can_fit_together(build(2), all_roles(), PHASE, VALIDATION)
-    if threshold is None:
-        with pytest.raises(ValueError, match=why):
-            fit_together(models, *data, seeds=range(len(models)), **case)
+    how = FitOptions(clean_threshold=threshold, **case)
+    assert why in why_not_together(models, *data, how)
+    assert why_not_together(build(2), all_roles(), PHASE, VALIDATION, FitOptions()) is None
+    with pytest.raises(ValueError, match=why):
+        fit_together(models, *data, seeds=range(len(models)), clean_threshold=threshold, **case)
 
 
 def test_images_and_other_inputs_are_left_to_fit():
@@ -288,21 +327,22 @@ def test_images_and_other_inputs_are_left_to_fit():
     bytes_ = torch.zeros(len(examples), 3, 8, 8, dtype=torch.uint8)
     for inputs in (ImageTensor(bytes_), bytes_, examples.inputs.double()):
         other = replace(examples, inputs=inputs)
-        assert not can_fit_together(build(2), other, PHASE, VALIDATION)
+        assert why_not_together(build(2), other, PHASE, VALIDATION, FitOptions())
         unlike = replace(VALIDATION, inputs=inputs, labels=torch.zeros(len(examples)).long())
         unlike = replace(unlike, ids=torch.arange(len(examples)))
-        assert not can_fit_together(build(2), examples, PHASE, unlike)
-    assert not can_fit_together(build(2), replace(examples, targets=examples.targets.double()),
-                                PHASE, VALIDATION)  # fmt: skip
+        assert why_not_together(build(2), examples, PHASE, unlike, FitOptions())
+    double = replace(examples, targets=examples.targets.double())
+    assert why_not_together(build(2), double, PHASE, VALIDATION, FitOptions())
     digits, _ = load_dataset("digits")
     clean = Examples.clean(digits.clean, 8)
     cnn = build(2, small_cnn, digits.input_shape)
-    assert not can_fit_together(cnn, clean, PHASE, digits.validation)
+    assert why_not_together(cnn, clean, PHASE, digits.validation, FitOptions())
 
 
 def test_several_processes_are_left_to_fit(monkeypatch):
     monkeypatch.setattr(Engine, "world_size", property(lambda self: 2))
-    assert not can_fit_together(build(2), all_roles(), PHASE, VALIDATION, engine=ENGINE)
+    how = FitOptions(engine=ENGINE)
+    assert "2 processes" in why_not_together(build(2), all_roles(), PHASE, VALIDATION, how)
 
 
 @pytest.mark.parametrize("factory", [linear_head, perceptron])
@@ -324,16 +364,12 @@ def test_bad_arguments_are_named():
         fit_together(build(2), *data, seeds=range(3))
     with pytest.raises(ValueError, match="examples is empty"):
         fit_together(build(1), all_roles().take(np.arange(0)), PHASE, VALIDATION, seeds=[0])
-    with pytest.raises(ValueError, match="fit_together does not implement"):
-        fit_together(
-            build(1), *data, seeds=[0], published_behaviour=Published.SELECTION_ON_TEST
-        )  # fmt: skip
+    with pytest.raises(ValueError, match="fit does not implement"):
+        fit_together(build(1), *data, seeds=[0], published_behaviour=Published.SELECTION_ON_TEST)
     with pytest.raises(ValueError, match="mixup_alpha is -1"):
         fit_together(build(1), *data, seeds=[0], mixup_alpha=-1)
     with pytest.raises(ValueError, match=r"a batch has one row.*raise batch_size"):
-        fit_together(
-            build(1), all_roles(), replace(PHASE, batch_size=1), VALIDATION, seeds=[0]
-        )  # fmt: skip
+        fit_together(build(2), all_roles(), replace(PHASE, batch_size=1), VALIDATION, seeds=[0, 1])
 
 
 # -- in a run --------------------------------------------------------------------------------------
@@ -372,12 +408,15 @@ def whole(tmp_path_factory):
 
 
 def test_a_run_comes_to_the_same_numbers(whole, monkeypatch):
-    monkeypatch.setattr("genkl.learn.members.fit_together", None)
+    monkeypatch.setattr("genkl.learn.ensemble.HeadEnsemble", None)
     assert_same_run(whole[1], go(engine=APART), 2 / len(DATASET.test))
 
 
 def test_a_run_does_train_heads_together(monkeypatch):
-    monkeypatch.setattr("genkl.learn.members.fit", None)
+    alone = nn.BatchNorm1d.forward
+    monkeypatch.setattr(
+        nn.BatchNorm1d, "forward", lambda self, x: None if self.training else alone(self, x)
+    )
     go(engine=ENGINE)
     for method in ("given labels + fine-tuning", "clean set alone"):
         run_baseline(DATASET, CONFIG, method, engine=ENGINE, progress=False)
@@ -392,12 +431,12 @@ def test_a_baseline_comes_to_the_same_numbers():
 
 
 def test_the_log_and_the_bar_have_every_unit(tmp_path, monkeypatch):
-    from genkl.learn import iteration
+    from genkl.learn import folder
 
     bars = []
 
-    class Counted(iteration.RunBar):
-        def __init__(self, description, total, shown):
+    class Counted(folder.RunBar):
+        def __init__(self, description="", total=0, shown=False):
             super().__init__(description, total, shown)
             self.total, self.taken = total, 0
             bars.append(self)
@@ -405,7 +444,7 @@ def test_the_log_and_the_bar_have_every_unit(tmp_path, monkeypatch):
         def steps(self, count):
             self.taken += count
 
-    monkeypatch.setattr(iteration, "RunBar", Counted)
+    monkeypatch.setattr(folder, "RunBar", Counted)
     logs = []
     for name, engine in (("together", ENGINE), ("apart", APART)):
         go(engine=engine, run_dir=tmp_path / name)
@@ -427,8 +466,10 @@ def test_what_is_finished_is_read_and_the_rest_is_trained(whole, tmp_path):
     again = go(engine=ENGINE, run_dir=folder, resume=True)
     assert_same_run(again, whole[1], 1e-12)
     assert not list(folder.glob("checkpoints/*"))
-    logged = [[(r["unit"], r["step"]) for r in read_log(one / "log.jsonl")]
-              for one in (folder, whole[0])]  # fmt: skip
+    logged = [
+        [(row["unit"], row["step"]) for row in read_log(place / "log.jsonl")]
+        for place in (folder, whole[0])
+    ]
     assert sorted(logged[0]) == sorted(logged[1])
 
 
@@ -447,3 +488,28 @@ def test_a_run_that_was_cut_off_between_phases_goes_on(whole, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         go(**options)
     assert_same_run(go(**options, resume=True), whole[1], 1e-12)
+
+
+def test_a_run_whose_heads_were_cut_off_in_a_phase_goes_on_in_it(whole, tmp_path, monkeypatch):
+    from genkl.learn.folder import RunBar
+
+    options = {"engine": ENGINE, "run_dir": tmp_path / "run", "checkpoint_every": 7}
+    taken = []
+
+    def interrupting(bar, count):
+        taken.append(count)
+        if sum(taken) == 3 * (60 + 41):  # in the first round's training
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunBar, "steps", interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            go(**options)
+    names = {file.name for file in (tmp_path / "run/checkpoints").iterdir()}
+    name = "round-1-model-0-train-and-2-more.safetensors"
+    assert {name, f"previous-{name}"} == names
+    monkeypatch.setattr(RunBar, "steps", lambda bar, count: taken.append(count))
+    taken.clear()
+    assert_same_run(go(**options, resume=True), whole[1], 1e-12)
+    assert taken[:4] == [60, 60, 60, 3 * 35]
+    assert not list((tmp_path / "run/checkpoints").iterdir())

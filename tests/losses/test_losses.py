@@ -417,9 +417,9 @@ def test_normalized_targets_have_no_scale_and_one_hot_ones_stay_as_they_are(name
 
 def test_a_normalized_loss_is_one_object_with_a_name_that_can_be_recorded():
     assert on_normalized(kl_loss) is on_normalized(kl_loss)
-    assert on_normalized(kl_loss).__qualname__ == "on_normalized(genkl.losses.rows.kl_loss)"
+    assert on_normalized(kl_loss).__qualname__ == "on_normalized(genkl.losses.kl_loss)"
     bound = functools.partial(generalized_cross_entropy, q=0.5)
-    expected = "on_normalized(genkl.losses.rows.generalized_cross_entropy(q=0.5))"
+    expected = "on_normalized(genkl.losses.generalized_cross_entropy(q=0.5))"
     assert on_normalized(bound).__qualname__ == expected
 
 

@@ -169,9 +169,9 @@ def test_predictions_for_other_classes_are_refused():
     ("setting", "message"),
     [
         ({"num_classes": 1}, "num_classes is 1"),
-        ({"alpha": 0.0}, "alpha is 0.0.*raise it"),
+        ({"alpha": 0.0}, "alpha is 0.0; it must be"),
         ({"beta": 0.08}, r"beta is 0\.08; identification needs"),
-        ({"sigma": -1.0}, "sigma is -1.0; use 0"),
+        ({"sigma": -1.0}, "sigma is -1.0; it must be 0"),
         ({"mixup_alpha": -1.0}, "mixup_alpha is -1.0; use 0"),
         ({"num_vectors": 0}, "num_vectors is 0"),
         ({"batch_size": 0}, "batch_size is 0"),

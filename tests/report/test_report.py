@@ -326,10 +326,11 @@ def test_errors_come_before_the_work(colors: Path, tmp_path: Path):
         ({"alpha": -1}, "alpha is -1"),
         ({"sigma": -1.0}, "sigma"),
         ({"num_vectors": 0}, "num_vectors"),
-        ({"no_label": ["x"]}, "need a table"),
-        ({"image_suffix": ".png"}, "need a table"),
+        ({"no_label": ["x"]}, "no_label needs a table"),
+        ({"image_suffix": ".png"}, "image_suffix needs a table"),
+        ({"colour": "red"}, "colour"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((ValueError, TypeError), match=message):
             assess_folder(colors, backbone=never, progress=False, **wrong)
     (colors / "alone").mkdir()
     (colors / "red" / "00.png").rename(colors / "alone" / "00.png")

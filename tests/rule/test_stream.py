@@ -12,7 +12,9 @@ import pytest
 
 import genkl.rule.stream
 from genkl import identify_file, identify_nc, nc_score, score_file, uniform_like_vectors
-from genkl.rule.blockwise import strip_rows
+from genkl.checks import TableError
+from genkl.rule.blockwise import SampledRule, evaluate, strip_rows
+from genkl.rule.stream import votes_from
 
 ROOT = Path(__file__).parents[2]
 K = 5
@@ -29,7 +31,7 @@ def small_chunks(monkeypatch):
     """Several chunks in a small file."""
     monkeypatch.setattr("genkl.rule.blockwise.BLOCK_ENTRIES", 320)
     monkeypatch.setattr("genkl.rule.blockwise.BLOCKS_PER_STRIP", 2)
-    monkeypatch.setattr("genkl.rule.stream.STRIPS_PER_CHUNK", 3)
+    monkeypatch.setattr("genkl.rule.stream.STRIPS_PER_BATCH", 3)
     assert 8 * 3 * strip_rows(K) < 5000
 
 
@@ -69,6 +71,31 @@ def test_a_table_gives_what_memory_gives_whatever_its_row_groups(tmp_path, probs
     assert np.array_equal(np.load(done.path), expected)
 
 
+def test_any_layout_gives_what_memory_gives(tmp_path, probs):
+    np.save(tmp_path / "columns.npy", np.asfortranarray(probs))
+    np.savetxt(tmp_path / "p.csv", probs, "%.9g", delimiter=",", header="a,b,c,d,e", comments="")
+    read = np.loadtxt(tmp_path / "p.csv", delimiter=",", skiprows=1)
+    for name, q in (("columns.npy", probs), ("p.csv", read)):
+        done = identify_file(tmp_path / name, tmp_path / "nc.npy", 0.8, 0.05, P, progress=False,
+                             overwrite=True)  # fmt: skip
+        assert np.array_equal(np.load(done.path), identify_nc(q, 0.8, 0.05, P))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("invariant", [False, True])
+def test_scores_give_the_votes_bit_for_bit_at_ties_too(probs, dtype, invariant):
+    """Predictions whose critical alpha is the very alpha, or beside it, are among them."""
+    q = probs.astype(dtype)
+    q = q if dtype == np.float16 else q / q.sum(axis=1, keepdims=True)
+    rule = SampledRule.of(P, 0.05, K, invariant)
+    scores = evaluate(q, rule)
+    for alpha in (*scores[:40], *np.nextafter(scores[40:60], 0), 0.8):
+        votes = evaluate(q, rule, float(alpha))
+        assert np.array_equal(votes_from(scores, q, rule, float(alpha)), votes)
+    one_hot = SampledRule.of(np.eye(K), 0.05, K, False)
+    assert votes_from(evaluate(q, one_hot), q, one_hot, 0.8).all()
+
+
 def test_columns_are_taken_in_the_order_they_are_named(tmp_path, probs):
     write_table(tmp_path / "probs.parquet", probs)
     names = [f"class {c}" for c in (4, 2, 0, 1, 3)]
@@ -82,9 +109,13 @@ def test_a_bad_row_is_named_and_nothing_is_left_behind(tmp_path, probs):
     probs[4321, 2] = np.nan
     np.save(tmp_path / "probs.npy", probs)
     write_table(tmp_path / "probs.parquet", probs)
-    for source in ("probs.npy", "probs.parquet"):
-        with pytest.raises(ValueError, match="contains NaN in row 4321"):
+    for source, said in (
+        ("probs.npy", "probs.npy contains NaN in row 4321"),
+        ("probs.parquet", "probs.parquet has no number in column 'class 2', row 4321"),
+    ):
+        with pytest.raises(TableError, match=said) as raised:
             score_file(tmp_path / source, tmp_path / "out.npy", 0.05, P, progress=False)
+        assert raised.value.row == 4321
     assert sorted(p.name for p in tmp_path.iterdir()) == ["probs.npy", "probs.parquet"]
 
 
@@ -118,7 +149,6 @@ def test_bad_arguments_are_named_before_anything_is_written(tmp_path, probs):
     source = tmp_path / "probs.npy"
     np.save(source, probs)
     np.save(tmp_path / "there.npy", np.arange(3))
-    np.save(tmp_path / "columns.npy", np.asfortranarray(probs))
     np.save(tmp_path / "flat.npy", probs[0])
     np.save(tmp_path / "objects.npy", np.array([{}, []], dtype=object))
     write_table(tmp_path / "t.parquet", probs)
@@ -127,17 +157,17 @@ def test_bad_arguments_are_named_before_anything_is_written(tmp_path, probs):
         ((tmp_path / "no.npy", out, 0.05, P), {}, FileNotFoundError, "is not there"),
         ((source, tmp_path / "there.npy", 0.05, P), {}, FileExistsError, "overwrite=True"),
         ((source, tmp_path / "out.csv", 0.05, P), {}, ValueError, "must end in .npy"),
-        ((tmp_path / "p.pkl", out, 0.05, P), {}, ValueError, "must end in one of .npy, .parquet"),
+        ((tmp_path / "p.pkl", out, 0.05, P), {}, ValueError, "must end in one of .npy, .csv"),
         ((source, out, 0.3, P), {}, ValueError, "beta is 0.3"),
         ((source, out, 0.05, P[:, :4]), {}, ValueError, "uniform_like"),
-        ((tmp_path / "columns.npy", out, 0.05, P), {}, ValueError, "stored column by column"),
+        ((source, out, 0.05, P), {"colour": 1}, TypeError, "unexpected keyword argument 'colour'"),
         ((tmp_path / "flat.npy", out, 0.05, P), {}, ValueError, "expected 2 axes"),
         ((tmp_path / "objects.npy", out, 0.05, P), {}, ValueError, "Python objects"),
         (
             (tmp_path / "t.parquet", out, 0.05, P),
             {"columns": ["klass"]},
             ValueError,
-            "no column 'klass'; it has class 0",
+            "no column 'klass', which columns names; it has the columns 'class 0'",
         ),
     ]
     for arguments, options, error, message in bad:

@@ -1,4 +1,4 @@
-"""What does a frozen network see? Features of images, computed once and kept on disk."""
+"""Frozen features of images: computed once, kept in the cache; or a matrix brought along."""
 
 from __future__ import annotations
 
@@ -8,32 +8,37 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import numpy as np
-import platformdirs
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from genkl.checks import check_choice, check_positive
 from genkl.data import NoisyDataset, Split
-from genkl.data.images import FINGERPRINT_BYTES, ImageError, Images, JoinedImages, as_images
+from genkl.data.images import (
+    ImageError,
+    Images,
+    JoinedImages,
+    as_bytes,
+    as_images,
+)
 from genkl.data.loading import (
     MOST_WORKERS,
     ON_ERROR,
     BrokenImages,
+    Transform,
     default_workers,
     image_batches,
-    usable_cores,
 )
 from genkl.data.transforms import RESIZE_MODES, as_square
-from genkl.features.networks import EFFICIENTNET_LITE0, Backbone
-from genkl.features.store import FeatureStore, as_keys
-from genkl.networks import pick_device
+from genkl.features.backbones import EFFICIENTNET_LITE0, Backbone
+from genkl.features.store import DIGEST, FeatureStore, cache_folder
+from genkl.networks import NormaliseBytes, pick_device
+from genkl.provenance import usable_cores
 
 SHARD_ROWS = 1000
 """Features are written to disk every so many images: what an interruption can cost."""
@@ -45,11 +50,19 @@ HASHING_THREADS = 8
 log = logging.getLogger(__name__)
 
 
-def normalise(images: Tensor, backbone: Backbone) -> Tensor:
-    """Bytes (B, 3, H, W) as the floats that a backbone expects."""
-    mean = torch.tensor(backbone.mean, device=images.device).reshape(1, 3, 1, 1)
-    std = torch.tensor(backbone.std, device=images.device).reshape(1, 3, 1, 1)
-    return (images.float() / 255 - mean) / std
+@dataclass(frozen=True, kw_only=True)
+class Computing:
+    """With what features are computed.
+
+    Attributes:
+        batch_size: images per forward pass; None suits the device.
+        device: "auto", "cpu", "cuda", ...
+        num_workers: processes that decode; None suits the device.
+    """
+
+    batch_size: int | None = None
+    device: str | torch.device = "auto"
+    num_workers: int | None = None
 
 
 def preprocess(images: Tensor, size: int, backbone: Backbone, resize: str = "crop") -> Tensor:
@@ -70,10 +83,8 @@ def preprocess(images: Tensor, size: int, backbone: Backbone, resize: str = "cro
     """
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(f"images have shape {tuple(images.shape)}; expected (B, 1 or 3, H, W)")
-    if images.dtype != torch.uint8:
-        images = (images.float() * 255).round().clamp(0, 255).to(torch.uint8)
-    resized = as_square(images, size, resize, backbone.crop_pct, backbone.interpolation)
-    return normalise(resized.expand(-1, 3, -1, -1), backbone)
+    squares = _to_squares(backbone, size, resize)(as_bytes(images))
+    return NormaliseBytes(backbone.mean, backbone.std, 3).to(images.device)(squares)
 
 
 def extract_features(
@@ -82,12 +93,10 @@ def extract_features(
     *,
     size: int | None = None,
     resize: str = "crop",
-    batch_size: int | None = None,
-    device: str | torch.device = "auto",
-    num_workers: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     on_error: str = "raise",
     progress: bool = True,
+    **how: Any,
 ) -> Tensor:
     """Features of every image; what was computed before comes from the disk.
 
@@ -103,13 +112,11 @@ def extract_features(
         backbone: the frozen network.
         size: input height and width in pixels; None is ``backbone.size``.
         resize: "squash" or "crop", see `as_square`.
-        batch_size: images per forward pass; None suits the device.
-        device: "auto", "cpu", "cuda", ...
-        num_workers: processes that decode; None suits the device.
         cache_dir: folder of the cache; default ``$GENKL_CACHE``, else the user's cache folder.
         on_error: "raise" stops at an image that can't be decoded; "skip" gives it a row of NaN,
             and logs how many such images there are and which. See also `drop_broken`.
         progress: show bars.
+        how: batch_size, device and num_workers, see `Computing`.
 
     Returns:
         (N, num_features), float32, on the CPU.
@@ -120,7 +127,7 @@ def extract_features(
             size that isn't positive.
         FloatingPointError: the network's output for an image is not finite.
     """
-    images, device = as_images(images), pick_device(device)
+    images, computing = as_images(images), Computing(**how)
     size = backbone.size if size is None else size
     check_choice("resize", resize, RESIZE_MODES)
     check_choice("on_error", on_error, ON_ERROR)
@@ -129,37 +136,26 @@ def extract_features(
         raise ValueError("there are no images; features need at least one")
     digests, readable = _fingerprints(images, on_error, progress)
     store = FeatureStore(cache_folder(cache_dir) / _folder_name(backbone, size, resize))
-    _, first = np.unique(as_keys(digests[readable]), return_index=True)
-    distinct = np.sort(readable[first])
-    missing = distinct[~store.has(digests[distinct])]
+    known, features = store.read(digests)
+    missing = readable[~known[readable]]
     if len(missing):
+        _, first = np.unique(digests[missing], return_index=True)
+        device, order = pick_device(computing.device), np.sort(missing[first])
+        batch_size, num_workers = _suited(computing, device, images, len(order))
         batches = image_batches(
             images,
-            functools.partial(
-                as_square,
-                size=size,
-                resize=resize,
-                crop_pct=backbone.crop_pct,
-                interpolation=backbone.interpolation,
-            ),
-            batch_size=batch_size or (BATCH_ON_CPU if device.type == "cpu" else BATCH_ON_GPU),
-            order=missing,
-            num_workers=_decoders(images, len(missing), device)
-            if num_workers is None
-            else num_workers,
+            _to_squares(backbone, size, resize),
+            batch_size=batch_size,
+            order=order,
+            num_workers=num_workers,
             on_error=on_error,
             progress="features" if progress else None,
         )
-        _compute(images, backbone, batches, digests, store, device)
-    good = readable[store.has(digests[readable])]
-    if len(good) == 0:
+        _keep(store, digests, _forward(images, backbone, batches, device))
+        known, features = store.read(digests)
+    if not known.any():
         raise ValueError(f"none of the {len(images)} images can be used; see check_images")
-    features = store.read(digests[good])
-    if len(good) == len(images):
-        return features
-    result = torch.full((len(images), features.shape[1]), float("nan"))
-    result[torch.from_numpy(good)] = features
-    return result
+    return features
 
 
 def featurize(
@@ -198,26 +194,21 @@ def featurize(
             )
     images = JoinedImages([as_images(split.inputs) for split in splits.values()])
     features = extract_features(images, backbone, on_error=on_error, **options)
-    parts = iter(features.split([len(split) for split in splits.values()]))
+    parts = zip(splits, features.split([len(split) for split in splits.values()]), strict=True)
 
     def with_features(split: Split) -> Split:
-        changed = replace(split, inputs=next(parts))
-        good = ~torch.isnan(changed.inputs).any(dim=1)
-        return changed if good.all() else changed.take(good)
+        name, rows = next(parts)
+        good = ~torch.isnan(rows).any(dim=1)
+        changed = replace(split, inputs=rows)
+        if good.all():
+            return changed
+        about = (dataset.name, name, int((~good).sum()), len(split))
+        log.warning("%s, %s: %d of %d left out, because their images are broken", *about)
+        return changed.take(good)
 
-    changed = dataset.map_splits(with_features)
-    left_out = {
-        name: len(split) - len(rest)
-        for (name, split), rest in zip(
-            splits.items(), [*changed.splits().values(), *changed.more_tests.values()], strict=True
-        )
-        if len(split) > len(rest)
-    }
-    if left_out:
-        counts = ", ".join(f"{count} of {name}" for name, count in left_out.items())
-        log.warning("%s: %s left out, because their images are broken", dataset.name, counts)
     size, resize = options.get("size") or backbone.size, options.get("resize", "crop")
-    return replace(changed, features=f"{backbone.name}, {size} pixels, {resize}")
+    description = f"{backbone.name}, {size} pixels, {resize}"
+    return replace(dataset.map_splits(with_features), features=description)
 
 
 def use_features(
@@ -252,20 +243,23 @@ def use_features(
             "separately; pass more_tests={name: features}, or leave it out: "
             "dataclasses.replace(dataset, more_tests={})"
         )
-    chosen = {
-        split_name: replace(split, inputs=_rows_of(split, split_name, features, ids))
-        for split_name, split in dataset.splits().items()
-    }
-    more = {
-        split_name: replace(split, inputs=_rows_of(split, split_name, more_tests[split_name], None))
-        for split_name, split in dataset.more_tests.items()
-    }
-    return replace(dataset, **chosen, more_tests=more, features=name)
+    brought = dict.fromkeys(dataset.splits(), (features, ids))
+    brought |= {split_name: (rows, None) for split_name, rows in (more_tests or {}).items()}
+    names = iter([*dataset.splits(), *dataset.more_tests])
+
+    def with_features(split: Split) -> Split:
+        split_name = next(names)
+        rows, their_ids = brought[split_name]
+        return replace(split, inputs=_rows_of(split, split_name, rows, their_ids))
+
+    return replace(dataset.map_splits(with_features), features=name)
 
 
 def _rows_of(
     split: Split, name: str, features: np.ndarray | Tensor, ids: np.ndarray | Tensor | None
 ) -> Tensor:
+    import pandas as pd
+
     if features.ndim != 2 or (ids is not None and len(ids) != len(features)):
         count = "" if ids is None else f" and {len(ids)} ids"
         raise ValueError(
@@ -273,20 +267,17 @@ def _rows_of(
             "one id for each instance"
         )
     wanted = split.ids.numpy()
-    known = np.arange(len(features)) if ids is None else np.asarray(ids, dtype=np.int64)
-    order = np.argsort(known, kind="stable")
-    ordered = known[order]
-    twice = np.flatnonzero(ordered[1:] == ordered[:-1])
-    if len(twice):
-        raise ValueError(f"instance {ordered[twice[0]]} has two rows of features; pass one")
-    at = np.minimum(np.searchsorted(ordered, wanted), max(len(ordered) - 1, 0))
-    absent = wanted != ordered[at] if len(ordered) else np.ones(len(wanted), dtype=bool)
+    known = pd.Index(np.arange(len(features)) if ids is None else np.asarray(ids, dtype=np.int64))
+    if not known.is_unique:
+        twice = known[known.duplicated()][0]
+        raise ValueError(f"instance {twice} has two rows of features; pass one")
+    rows = known.get_indexer(wanted)
+    absent = rows < 0
     if absent.any():
         raise ValueError(
             f"instance {wanted[absent][0]} of the {name} split has no row of features "
             f"({absent.sum()} are missing); pass a row for each, with its id"
         )
-    rows = order[at]
     if isinstance(features, Tensor):
         chosen = features[torch.from_numpy(rows)].detach().cpu().float()
     else:
@@ -300,37 +291,57 @@ def _rows_of(
     return chosen
 
 
-def _decoders(images: Images, count: int, device: torch.device) -> int:
-    """Processes beside the network; on the CPU they would take the cores that it computes on."""
-    spare = MOST_WORKERS if device.type != "cpu" else max(0, usable_cores() // 2 - 1)
-    return min(spare, default_workers(images, count))
+def _to_squares(backbone: Backbone, size: int, resize: str) -> Transform:
+    crop_pct, interpolation = backbone.crop_pct, backbone.interpolation
+    return functools.partial(
+        as_square, size=size, resize=resize, crop_pct=crop_pct, interpolation=interpolation
+    )
 
 
-def _compute(
+def _suited(
+    computing: Computing, device: torch.device, images: Images, count: int
+) -> tuple[int, int]:
+    """Images per forward pass, and processes beside the network: on the CPU they would take the
+    cores that it computes on."""
+    on_cpu = device.type == "cpu"
+    workers = computing.num_workers
+    if workers is None:
+        spare = max(0, usable_cores() // 2 - 1) if on_cpu else MOST_WORKERS
+        workers = min(spare, default_workers(images, count))
+    return computing.batch_size or (BATCH_ON_CPU if on_cpu else BATCH_ON_GPU), workers
+
+
+def _forward(
     images: Images,
     backbone: Backbone,
     batches: Iterator[tuple[np.ndarray, Tensor]],
-    digests: np.ndarray,
-    store: FeatureStore,
     device: torch.device,
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Rows and their features, batch by batch."""
+    prepare = NormaliseBytes(backbone.mean, backbone.std, 3).to(device)
+    model = backbone.build().to(device, memory_format=torch.channels_last).eval()
+    for rows, batch in batches:
+        inputs = prepare(batch.to(device)).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            features = model(inputs).float().cpu()
+        _check_features(features, rows, images, backbone)
+        yield rows, features
+
+
+def _keep(
+    store: FeatureStore, digests: np.ndarray, batches: Iterator[tuple[np.ndarray, Tensor]]
 ) -> None:
     """Put the features of all batches into the store, a shard at a time."""
-    model = backbone.build().to(device, memory_format=torch.channels_last).eval()
     pending: list[tuple[np.ndarray, Tensor]] = []
 
     def write() -> None:
         if pending:
-            rows = np.concatenate([rows for rows, _ in pending])
-            store.add(digests[rows], torch.cat([features for _, features in pending]))
+            rows, features = zip(*pending, strict=True)
+            store.add(digests[np.concatenate(rows)], torch.cat(features))
             pending.clear()
 
     try:
-        for rows, batch in batches:
-            inputs = normalise(batch.to(device), backbone)
-            with torch.inference_mode():
-                features = model(inputs.contiguous(memory_format=torch.channels_last))
-            features = features.float().cpu()
-            _check_features(features, rows, images, backbone)
+        for rows, features in batches:
             pending.append((rows, features))
             if sum(len(rows) for rows, _ in pending) >= SHARD_ROWS:
                 write()
@@ -353,42 +364,32 @@ def _check_features(features: Tensor, rows: np.ndarray, images: Images, backbone
 
 
 def _fingerprints(images: Images, on_error: str, progress: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Every image's content hash (N, 16), and the rows of the images that could be read."""
-    digests = np.zeros((len(images), FINGERPRINT_BYTES), dtype=np.uint8)
+    """Every image's content hash, and the rows of the images that could be read."""
+    digests = np.zeros(len(images), dtype=DIGEST)
     errors: dict[int, ImageError] = {}
 
-    def hash_block(block: range) -> int:
-        for row in block:
-            try:
-                digests[row] = np.frombuffer(images.fingerprint(row), dtype=np.uint8)
-            except ImageError as error:
-                if on_error == "raise":
-                    raise
-                errors[row] = error
-        return len(block)
+    def fingerprint(row: int) -> bytes | ImageError:
+        try:
+            return images.fingerprint(row)
+        except ImageError as error:
+            return error
 
-    blocks = [range(a, min(a + 256, len(images))) for a in range(0, len(images), 256)]
     shown = progress and len(images) > 10_000
-    pool = ThreadPoolExecutor(HASHING_THREADS)
-    try:
-        with tqdm(total=len(images), desc="hashing", unit="image", disable=not shown) as bar:
-            for count in pool.map(hash_block, blocks):
-                bar.update(count)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with (
+        ThreadPool(HASHING_THREADS) as pool,
+        tqdm(total=len(images), desc="hashing", unit="image", disable=not shown) as bar,
+    ):
+        for row, found in enumerate(pool.imap(fingerprint, range(len(images)), chunksize=256)):
+            bar.update()
+            if isinstance(found, bytes):
+                digests[row] = found
+            elif on_error == "raise":
+                raise found
+            else:
+                errors[row] = found
     if errors:
         log.warning("%s; left out", BrokenImages.of(errors, len(images)))
     return digests, np.delete(np.arange(len(images)), list(errors))
-
-
-def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder for computed features: the argument, ``$GENKL_CACHE``, or the user's cache."""
-    return Path(cache_dir or os.environ.get("GENKL_CACHE") or _default_cache())
-
-
-@functools.cache
-def _default_cache() -> Path:
-    return Path(platformdirs.user_cache_dir("genkl", appauthor=False))
 
 
 def _folder_name(backbone: Backbone, size: int, resize: str) -> str:

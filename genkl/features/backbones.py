@@ -1,4 +1,4 @@
-"""Which network, which weights? Any of torchvision or timm, frozen or to be trained."""
+"""Backbones: any network of torchvision or timm, with its weights, frozen or to be trained."""
 
 from __future__ import annotations
 
@@ -74,18 +74,17 @@ def get_backbone(
         FileNotFoundError: no such file of weights.
         ConnectionError: the weights can't be downloaded; the message says what to do.
     """
-    framework, network = find_network(name)
-    weights = _resolve(weights)
-    build = functools.partial(_headless, framework, network, weights, seed)
-    published = _published_weights(framework, network, weights)
+    network = _find(name, weights)
+    build = functools.partial(network.headless, seed)
+    published = network.published()
     module = build()
     if published:  # torchvision checks a download against the hash in the file's name
         content = Path(published.url).stem
     else:
         expected = weights_hash(module)
-        content = f"{network}-{expected}"
-        build = functools.partial(_unchanged, build, expected, weights)
-    return Backbone(f"{framework}/{content}", build, **_input_of(framework, network, published))
+        content = f"{network.name}-{expected}"
+        build = functools.partial(_unchanged, build, expected, network.weights)
+    return Backbone(f"{network.framework}/{content}", build, **network.expects())
 
 
 def finetunable(name: str, weights: str | os.PathLike[str] | None = "default") -> ModelFactory:
@@ -104,8 +103,7 @@ def finetunable(name: str, weights: str | os.PathLike[str] | None = "default") -
         ValueError: unknown network; from the factory, what `get_backbone` raises, or an
             input_shape that isn't one of images.
     """
-    framework, network = find_network(name)
-    return functools.partial(_for_training, framework, network, _resolve(weights))
+    return _find(name, weights).for_training
 
 
 def find_network(name: str) -> tuple[str, str]:
@@ -129,8 +127,8 @@ def find_network(name: str) -> tuple[str, str]:
             # timm names weights after a dot
             if (spelling.partition(".")[0] if framework == "timm" else spelling) in names:
                 return framework, spelling
-    every = [one for names in choices.values() for one in names]
-    close = difflib.get_close_matches(lower, every, 5) or ["resnet50", "efficientnet_b0"]
+    every = frozenset().union(*choices.values())
+    close = difflib.get_close_matches(lower, sorted(every), 5) or ["resnet50", "efficientnet_b0"]
     raise ValueError(f"unknown network {name!r}; some that are close: {', '.join(close)}")
 
 
@@ -166,14 +164,6 @@ def build_efficientnet_lite0() -> nn.Module:
     return model.eval()
 
 
-def _resolve(weights: str | os.PathLike[str] | None) -> str | None:
-    """Weights as they will be found after a change of the working directory, too."""
-    if weights is None:
-        return None
-    text = os.fspath(weights)
-    return str(Path(text).absolute()) if Path(text).suffix or os.sep in text else text
-
-
 @functools.cache
 def _torchvision_networks() -> frozenset[str]:
     import torchvision
@@ -188,129 +178,153 @@ def _timm_networks() -> frozenset[str]:
     return frozenset(timm.list_models())
 
 
-def _published_weights(framework: str, network: str, weights: str | None) -> Any | None:
-    """The entry of torchvision's list; None for weights from elsewhere."""
-    if framework != "torchvision" or weights is None or os.path.isabs(weights):
-        return None
-    from torchvision.models import get_model_weights
-
-    known = get_model_weights(network)
-    if weights == "default":
-        return known.DEFAULT
-    check_choice(f"weights of {network}", weights, ["default", *known.__members__])
-    return known[weights]
+def _find(name: str, weights: str | os.PathLike[str] | None) -> _Network:
+    if weights is not None:
+        weights = os.fspath(weights)
+        if Path(weights).suffix or os.sep in weights:  # found after a change of folder, too
+            weights = str(Path(weights).absolute())
+    return _Network(*find_network(name), weights)
 
 
-def _input_of(framework: str, network: str, published: Any | None) -> dict[str, Any]:
-    """Mean, scale, size and so on that a network was trained with."""
-    if framework == "timm":
-        import timm
+@dataclass(frozen=True)
+class _Network:
+    """A network and its weights: "default", a name of torchvision's, a file's path, or None."""
 
-        config = timm.data.resolve_data_config(
-            pretrained_cfg=timm.get_pretrained_cfg(network).to_dict()
-        )
+    framework: str
+    name: str
+    weights: str | None
+
+    def published(self) -> Any | None:
+        """The entry of torchvision's list; None for weights from elsewhere."""
+        if self.framework != "torchvision" or self.weights is None or os.path.isabs(self.weights):
+            return None
+        from torchvision.models import get_model_weights
+
+        known = get_model_weights(self.name)
+        if self.weights == "default":
+            return known.DEFAULT
+        check_choice(f"weights of {self.name}", self.weights, ["default", *known.__members__])
+        return known[self.weights]
+
+    def expects(self) -> dict[str, Any]:
+        """Mean, scale, size and so on that it was trained with."""
+        if self.framework == "timm":
+            import timm
+
+            config = timm.data.resolve_data_config(
+                pretrained_cfg=timm.get_pretrained_cfg(self.name).to_dict()
+            )
+            return {
+                "mean": tuple(config["mean"]),
+                "std": tuple(config["std"]),
+                "size": config["input_size"][-1],
+                "crop_pct": config["crop_pct"],
+                "interpolation": config["interpolation"],
+            }
+        from torchvision.models import get_model_weights
+
+        prepare = (self.published() or get_model_weights(self.name).DEFAULT).transforms()
         return {
-            "mean": tuple(config["mean"]),
-            "std": tuple(config["std"]),
-            "size": config["input_size"][-1],
-            "crop_pct": config["crop_pct"],
-            "interpolation": config["interpolation"],
+            "mean": tuple(prepare.mean),
+            "std": tuple(prepare.std),
+            "size": prepare.crop_size[0],
+            "crop_pct": prepare.crop_size[0] / prepare.resize_size[0],
+            "interpolation": prepare.interpolation.value,
         }
-    from torchvision.models import get_model_weights
 
-    prepare = (published or get_model_weights(network).DEFAULT).transforms()
-    return {
-        "mean": tuple(prepare.mean),
-        "std": tuple(prepare.std),
-        "size": prepare.crop_size[0],
-        "crop_pct": prepare.crop_size[0] / prepare.resize_size[0],
-        "interpolation": prepare.interpolation.value,
-    }
+    def headless(self, seed: int) -> nn.Module:
+        """The network that gives what its classifier would see; in evaluation mode."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            model = self._whole()
+        _set_classifier(model, self._classifier(model)[0], nn.Identity())
+        return model.eval()
 
+    def for_training(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        """The network with a fresh classifier; takes bytes."""
+        channels, _, _ = check_image_shape(input_shape)
+        if channels not in (1, 3):
+            raise ValueError(f"input_shape is {input_shape}; {self.name} needs 1 or 3 channels")
+        model = self._whole()
+        name, layer = self._classifier(model)
+        _set_classifier(model, name, nn.Linear(layer.in_features, num_classes))
+        expected = self.expects()
+        return nn.Sequential(NormaliseBytes(expected["mean"], expected["std"], 3), model)
 
-def _build(framework: str, network: str, weights: str | None) -> nn.Module:
-    """A whole network, classifier included, with its weights."""
-    if weights is None or os.path.isabs(weights):
-        model = _create(framework, network, None)
-        if weights is not None:
-            tensors = read_weights(weights)
-            name, layer = _classifier(model, network)
-            given = tensors.get(f"{name}.weight")
-            if given is None:  # saved without a classifier: keep the fresh one
-                kept = {f"{name}.{part}": tensor for part, tensor in layer.state_dict().items()}
-                tensors = {**tensors, **kept}
-            elif given.shape[0] != layer.out_features:  # trained on other classes
-                _set_classifier(model, name, nn.Linear(layer.in_features, given.shape[0]))
-            load_strictly(model, tensors, weights)
-        return _without_auxiliary(model)
-    published = _published_weights(framework, network, weights)
-    if framework == "timm" and weights != "default":
-        raise ValueError(
-            f"unknown weights {weights!r}; timm's are part of the name, such as "
-            "'resnet50.a1_in1k'; pass 'default', a file, or None"
-        )
-    try:
-        return _without_auxiliary(_create(framework, network, published or True))
-    except OSError as error:
-        where = published.url if published else f"https://huggingface.co/timm/{network}"
-        raise ConnectionError(
-            f"the weights of {network} can't be downloaded ({first_line(error)}); get {where} "
-            "on another machine and pass weights='path/to/the/file', or weights=None for random "
-            "ones"
-        ) from error
-    except RuntimeError as error:
-        raise ValueError(
-            f"there are no usable published weights of {network} ({first_line(error)}); pass a "
-            "file, or weights=None for random ones"
-        ) from error
+    def _whole(self) -> nn.Module:
+        """Classifier included, but without the extra ones that only training uses."""
+        if self.weights is None:
+            model = self._create(None)
+        elif os.path.isabs(self.weights):
+            model = self._from_file(self.weights)
+        else:
+            model = self._with_published_weights()
+        if getattr(model, "aux_logits", False):  # GoogLeNet and Inception
+            model.aux_logits = False
+            for name in ("AuxLogits", "aux1", "aux2"):
+                if hasattr(model, name):
+                    setattr(model, name, None)
+        return model
 
+    def _create(self, weights: Any | None) -> nn.Module:
+        if self.framework == "timm":
+            import timm
 
-def _create(framework: str, network: str, weights: Any | None) -> nn.Module:
-    if framework == "timm":
-        import timm
+            return timm.create_model(self.name, pretrained=weights is not None)
+        import torchvision
 
-        return timm.create_model(network, pretrained=weights is not None)
-    import torchvision
+        # These two ask how they shall be initialised, and can't be asked where weights are given.
+        ask = weights is None and self.name in ("googlenet", "inception_v3")
+        options = {"init_weights": True} if ask else {}
+        return torchvision.models.get_model(self.name, weights=weights, **options)
 
-    # These two ask how they shall be initialised, and can't be asked where weights are given.
-    ask = weights is None and network in ("googlenet", "inception_v3")
-    options = {"init_weights": True} if ask else {}
-    return torchvision.models.get_model(network, weights=weights, **options)
+    def _from_file(self, path: str) -> nn.Module:
+        model, tensors = self._create(None), read_weights(path)
+        name, layer = self._classifier(model)
+        given = tensors.get(f"{name}.weight")
+        if given is None:  # saved without a classifier: keep the fresh one
+            tensors |= {f"{name}.{part}": tensor for part, tensor in layer.state_dict().items()}
+        elif given.shape[0] != layer.out_features:  # trained on other classes
+            _set_classifier(model, name, nn.Linear(layer.in_features, given.shape[0]))
+        load_strictly(model, tensors, path)
+        return model
 
+    def _with_published_weights(self) -> nn.Module:
+        published = self.published()
+        if self.framework == "timm" and self.weights != "default":
+            raise ValueError(
+                f"unknown weights {self.weights!r}; timm's are part of the name, such as "
+                "'resnet50.a1_in1k'; pass 'default', a file, or None"
+            )
+        try:
+            return self._create(published or True)
+        except OSError as error:
+            where = published.url if published else f"https://huggingface.co/timm/{self.name}"
+            raise ConnectionError(
+                f"the weights of {self.name} can't be downloaded ({first_line(error)}); get "
+                f"{where} on another machine and pass weights='path/to/the/file', or weights=None "
+                "for random ones"
+            ) from error
+        except RuntimeError as error:
+            raise ValueError(
+                f"there are no usable published weights of {self.name} ({first_line(error)}); "
+                "pass a file, or weights=None for random ones"
+            ) from error
 
-def _without_auxiliary(model: nn.Module) -> nn.Module:
-    """GoogLeNet and Inception without the extra classifiers that only their training used."""
-    if getattr(model, "aux_logits", False):
-        model.aux_logits = False
-        for name in ("AuxLogits", "aux1", "aux2"):
-            if hasattr(model, name):
-                setattr(model, name, None)
-    return model
-
-
-def _classifier(model: nn.Module, network: str) -> tuple[str, nn.Linear]:
-    """The last linear layer, by name."""
-    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)]
-    configured = getattr(model, "default_cfg", {}).get("classifier")
-    if configured is not None:
-        layers = [(n, m) for n, m in layers if n == configured]
-    if not layers:
-        raise ValueError(f"{network} has no single linear classifier; choose another network")
-    return layers[-1]
+    def _classifier(self, model: nn.Module) -> tuple[str, nn.Linear]:
+        """The last linear layer, by name."""
+        layers = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+        configured = getattr(model, "default_cfg", {}).get("classifier")
+        if configured is not None:
+            layers = [(n, m) for n, m in layers if n == configured]
+        if not layers:
+            raise ValueError(f"{self.name} has no single linear classifier; choose another network")
+        return layers[-1]
 
 
 def _set_classifier(model: nn.Module, name: str, layer: nn.Module) -> None:
     parent, _, own = name.rpartition(".")
     setattr(model.get_submodule(parent), own, layer)
-
-
-def _headless(framework: str, network: str, weights: str | None, seed: int) -> nn.Module:
-    """A network that gives what its classifier would see; in evaluation mode."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        model = _build(framework, network, weights)
-    _set_classifier(model, _classifier(model, network)[0], nn.Identity())
-    return model.eval()
 
 
 def _unchanged(build: Callable[[], nn.Module], expected: str, weights: str | None) -> nn.Module:
@@ -319,23 +333,6 @@ def _unchanged(build: Callable[[], nn.Module], expected: str, weights: str | Non
     if weights_hash(module) != expected:
         raise ValueError(f"the weights in {weights} have changed; call get_backbone again")
     return module
-
-
-def _for_training(
-    framework: str,
-    network: str,
-    weights: str | None,
-    input_shape: tuple[int, ...],
-    num_classes: int,
-) -> nn.Module:
-    channels, _, _ = check_image_shape(input_shape)
-    if channels not in (1, 3):
-        raise ValueError(f"input_shape is {input_shape}; {network} needs 1 or 3 channels")
-    model = _build(framework, network, weights)
-    name, layer = _classifier(model, network)
-    _set_classifier(model, name, nn.Linear(layer.in_features, num_classes))
-    of = _input_of(framework, network, _published_weights(framework, network, weights))
-    return nn.Sequential(NormaliseBytes(of["mean"], of["std"], 3), model)
 
 
 EFFICIENTNET_LITE0 = Backbone(
@@ -352,7 +349,7 @@ IMAGENET_STD they don't."""
 
 RESNET50 = Backbone(
     "torchvision/resnet50-0676ba61",
-    functools.partial(_headless, "torchvision", "resnet50", "IMAGENET1K_V1", 0),
+    functools.partial(_Network("torchvision", "resnet50", "IMAGENET1K_V1").headless, 0),
     size=224,
     crop_pct=0.875,
 )

@@ -1,0 +1,91 @@
+"""Options of a command: the documented fields of a class, and what is written on the line."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import inspect
+import json
+import re
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+Pairs = list[tuple[str, str]]
+"""An option with a key and a value, that can be repeated."""
+
+FIELD = re.compile(r"^ {4}(?P<name>\w+)(?: \((?P<written>.+?)\))?: (?P<help>.*(?:\n {6}.*)*)", re.M)
+"""A line of the section "Attributes" of a docstring, with those that go on with it."""
+
+
+class Names(list[str]):
+    """Names on the command line, separated by commas; quoted where they hold one.
+
+    Raises:
+        argparse.ArgumentTypeError: an empty name.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(name.strip() for name in next(csv.reader([text]), []))
+        if "" in self or not self:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} names a class by nothing; separate with commas"
+            )
+
+
+def add_options(parser: argparse.ArgumentParser, *groups: type) -> None:
+    """Add an option for each field of some classes.
+
+    A class is a group in the help, titled by the first sentence of its docstring ("Options." is
+    none of its own). A field is an option ``--field-name``, required if it has no default. In the
+    section "Attributes" its text is the help; what stands in parentheses is the name of its value,
+    after another flag if it begins with one: ``changes (--set KEY VALUE): ...``. A bool is a
+    switch, a Literal a choice, and a list an option that can be repeated, empty at first.
+
+    Args:
+        parser: of the command.
+        groups: classes with annotated fields.
+    """
+    for group in groups:
+        title, *_ = (group.__doc__ or "").partition(".")
+        into = parser
+        if title != "Options":
+            into = parser.add_argument_group(title[:1].lower() + title[1:])
+        told = {
+            found["name"]: found for found in FIELD.finditer(inspect.cleandoc(group.__doc__ or ""))
+        }
+        for name, kind in get_type_hints(group).items():
+            flag, settings = f"--{name.replace('_', '-')}", _reading(kind)
+            if hasattr(group, name):
+                settings["default"] = getattr(group, name)
+            elif "default" not in settings:
+                settings["required"] = True
+            if name in told:
+                settings["help"] = " ".join(told[name]["help"].split())
+                written = (told[name]["written"] or "").split()
+                if written and written[0].startswith("-"):
+                    flag, *written = written
+                if written:
+                    settings["metavar"] = tuple(written) if len(written) > 1 else written[0]
+            into.add_argument(flag, dest=name, **settings)
+
+
+def _reading(kind: Any) -> dict[str, Any]:
+    """How argparse reads a value of this type."""
+    if type(None) in get_args(kind):
+        (kind,) = (part for part in get_args(kind) if part is not type(None))
+    if kind is bool:
+        return {"action": "store_true"}
+    if get_origin(kind) is Literal:
+        return {"choices": get_args(kind)}
+    if kind == Pairs:
+        return {"action": "append", "nargs": 2, "default": []}
+    if get_origin(kind) is list:
+        return {"action": "append", "type": get_args(kind)[0], "default": []}
+    return {"type": kind}
+
+
+def value_of(text: str) -> Any:
+    """What a word on the command line stands for: JSON if it is that, else the text."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
