@@ -64,10 +64,16 @@ def prose(name: str, text: str) -> dict[str, Any]:
     return {"cell_type": "markdown", "id": name, "metadata": {}, "source": text}
 
 
+def figure_of(cell: dict[str, Any]) -> str | None:
+    """The name that a cell gives its figure (``genkl: {figure: ...}``)."""
+    name: str | None = cell["metadata"].get("genkl", {}).get("figure")
+    return name
+
+
 def with_anchors_and_note(cells: list[dict[str, Any]], note: str) -> Iterator[dict[str, Any]]:
     """A note below the title, and a target before each cell that names its figure."""
     for cell in cells:
-        if name := cell["metadata"].get("genkl", {}).get("figure"):
+        if name := figure_of(cell):
             yield prose(name, f"({name})=")
         text = "".join(cell["source"])
         title = re.search(r"^# .*$", text, re.MULTILINE)

@@ -160,10 +160,12 @@ class _Run:
         """Whether it has. If not, it tells from time to time where it is."""
         if self.process.poll() is None:
             if time.monotonic() - self.told > HEARTBEAT_SECONDS:
-                say(f"{self.name}: {_progress(self.copy)} ({self.seconds:.0f} s)")
+                number, cells = _reached(self.copy)
+                where = f"code cell {number} of {len(cells)}" if number else "starting"
+                say(f"{self.name}: {where} ({self.seconds:.0f} s)")
                 self.told = time.monotonic()
             return False
-        if self.process.returncode and self.starts < KERNEL_STARTS and not _has_begun(self.copy):
+        if self.process.returncode and self.starts < KERNEL_STARTS and not _reached(self.copy)[0]:
             say(f"{self.name}: its kernel did not start")
             self.start()
             return False
@@ -227,40 +229,29 @@ def kernel_environment(project: Project, threads: int) -> dict[str, str]:
     }
 
 
-def _has_begun(copy: Path) -> bool:
-    """Whether a cell of an executed copy has run."""
-    return copy.exists() and any(
-        cell["metadata"].get("papermill", {}).get("start_time") for cell in code_cells(copy)
-    )
-
-
-def _progress(copy: Path) -> str:
-    """Which cell of an unfinished copy is running."""
+def _reached(copy: Path) -> tuple[int, list[dict[str, Any]]]:
+    """The number of the last code cell of a copy that has begun, and all code cells."""
     try:
         cells = code_cells(copy)
-    except (OSError, ValueError):
-        return "starting"
-    done = [cell["metadata"].get("papermill", {}).get("status") == "completed" for cell in cells]
-    return f"code cell {min(sum(done) + 1, len(cells))} of {len(cells)}"
+    except (OSError, ValueError):  # not written yet, or half
+        return 0, []
+    started = [cell["metadata"].get("papermill", {}).get("start_time") for cell in cells]
+    return max((number for number, time in enumerate(started, 1) if time), default=0), cells
 
 
 def _explain(name: str, copy: Path, log: str) -> str:
     """Which cell of which notebook failed, and how."""
-    last_words = "\n    ".join(log.strip().splitlines()[-5:]) or "no message"
-    if not copy.exists():
-        return f"{name}: papermill could not start\n    {last_words}"
-    cells = code_cells(copy)
-    reached = f"{name}: papermill failed:"
-    for number, cell in enumerate(cells, 1):
-        source = cell["source"].strip().splitlines() or ["(empty)"]
-        if cell["metadata"].get("papermill", {}).get("start_time"):
-            reached = (
-                f"{name}: code cell {number} of {len(cells)}, which begins `{source[0]}`, failed:"
-            )
-        for output in cell["outputs"]:
-            if output["output_type"] == "error":
-                return f"{reached}\n    {output['ename']}: {output['evalue']}"
-    return f"{reached}\n    {last_words}"  # no cell says why: the kernel itself ended in this one
+    number, cells = _reached(copy)
+    said = "\n    ".join(log.strip().splitlines()[-5:]) or "no message"
+    if not number:
+        return f"{name}: papermill {'failed' if cells else 'could not start'}:\n    {said}"
+    cell = cells[number - 1]
+    for output in cell["outputs"]:
+        if output["output_type"] == "error":  # else the kernel itself ended
+            said = f"{output['ename']}: {output['evalue']}"
+    first = (cell["source"].strip().splitlines() or ["(empty)"])[0]
+    where = f"code cell {number} of {len(cells)}, which begins `{first}`"
+    return f"{name}: {where}, failed:\n    {said}"
 
 
 def _versions(root: Path) -> dict[str, str]:

@@ -75,7 +75,7 @@ def setup_source(repository: Repository) -> str:
             "    import subprocess",
             "",
             f'    fetch = "{clone} {folder}"',
-            f'    install = "pip install --quiet ./{folder} myst-nb"',
+            f"    install = \"pip install --quiet './{folder}[train,plots]' myst-nb\"",
             '    subprocess.run(f"{fetch} && {install}", shell=True, check=True)',
             f'    os.chdir("{folder}/notebooks")',
         ]

@@ -323,6 +323,7 @@ def test_the_setup_cell_does_nothing_where_the_package_is(capsys: Any) -> None:
     assert Path.cwd() == here
     fetch = "git clone --quiet --depth 1 --branch trunk https://github.com/someone/some-book"
     assert f"{fetch} some-book" in source
+    assert "pip install --quiet './some-book[train,plots]'" in source  # what chapters import
 
 
 @every_notebook
