@@ -1,4 +1,4 @@
-"""How is the method taught? Homework for each student, and checks that answer with a hint.
+"""Homework for each student, and checks that answer with a hint.
 
 In a notebook, a check says whether an answer agrees, or where to look; it never gives marks::
 
@@ -7,26 +7,12 @@ In a notebook, a check says whether an answer agrees, or where to look; it never
     task = teaching.homework_task(seed=7)
     teaching.check(task, "1.1", 1 / task.num_classes)   # "1.1: that is the uniform ..."
 
-`write_homework` gives each student of a roster a notebook with numbers of their own, and the
-instructor a key; `write_labs` gives out the labs. Solutions stay in the instructor's copies.
+This much is handed out with the notebooks. What makes them is in `teaching.handout`, and
+``python -m teaching`` is the command line.
 """
 
 from teaching.catalogue import QUESTIONS, check, homework_task
-from teaching.handout import read_roster, student_seed, write_homework, write_labs
-from teaching.questions import Example, Mistake, Question, hint_for
+from teaching.questions import Question, hint_for
 from teaching.task import Task
 
-__all__ = [
-    "QUESTIONS",
-    "Example",
-    "Mistake",
-    "Question",
-    "Task",
-    "check",
-    "hint_for",
-    "homework_task",
-    "read_roster",
-    "student_seed",
-    "write_homework",
-    "write_labs",
-]
+__all__ = ["QUESTIONS", "Question", "Task", "check", "hint_for", "homework_task"]

@@ -1,26 +1,42 @@
-"""Who gets what? A notebook for each student, and the key for the instructor alone."""
+"""Notebooks for students without solutions, the key for the instructor, and returned notebooks.
+
+Beside its notebooks a handed-out folder holds the modules that they import, so that they need no
+checkout: `genkl` is enough for the homework, and what its chapters need for the labs.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from book.machine.audience import student_notebook
-from book.machine.parameters import PARAMETERS, tags_of, with_parameters
+from book.machine.parameters import PARAMETERS, read_parameters, tags_of, with_parameters
+from book.machine.project import need, search_path
+from genkl.storage import write_atomically
 from teaching.catalogue import QUESTIONS, homework_task
 
 TEMPLATES = Path(__file__).parent
 """Where the homework and the labs lie, with their solutions."""
 
+CHECKS = ("__init__.py", "catalogue.py", "questions.py", "task.py")
+"""The modules of this package that check answers."""
+
+FIGURES = TEMPLATES.parent / "notebooks" / "figures"
+"""The package that draws the labs' figures."""
+
 _FILE_NAME = re.compile(r"[\w.@+-]+")
+_SAID = re.compile(rf"^({'|'.join(map(re.escape, QUESTIONS))}): (.*)", re.MULTILINE)
 
 
 def read_roster(path: str | Path) -> list[str]:
@@ -56,7 +72,7 @@ def read_roster(path: str | Path) -> list[str]:
                 f"{path}, line {line}: {student!r} can't name a file; write letters, digits, . - _"
             )
     folded = [student.casefold() for student in students]
-    if twice := sorted({one for one in students if folded.count(one.casefold()) > 1}):
+    if twice := sorted({name for name in students if folded.count(name.casefold()) > 1}):
         raise ValueError(f"{path} names {', '.join(twice)} more than once")
     return students
 
@@ -79,8 +95,8 @@ def write_homework(
 
     Args:
         students: from `read_roster`.
-        folder: gets ``students/<name>.ipynb``, ``instructor/<name>.ipynb`` with the solutions, and
-            ``instructor/key.csv``.
+        folder: gets ``students/<name>.ipynb`` and ``students/teaching/``, which they import;
+            ``instructor/<name>.ipynb`` with the solutions; and ``instructor/key.csv``.
         term: such as ``2027-spring``: another term, other numbers.
         overwrite: replace what is there.
         templates: the folder with ``homework.ipynb``.
@@ -100,7 +116,9 @@ def write_homework(
         notebooks[Path("students", f"{student}.ipynb")] = _as_text(student_notebook(made))
         notebooks[Path("instructor", f"{student}.ipynb")] = _as_text(made)
         key += _answers(student, seed)
-    _write({Path("instructor", "key.csv"): _as_csv(key), **notebooks}, Path(folder), overwrite)
+    checks = {Path("students", "teaching", name): _text(TEMPLATES / name) for name in CHECKS}
+    texts = {Path("instructor", "key.csv"): _as_csv(key), **notebooks, **checks}
+    _write(texts, Path(folder), overwrite)
     return [Path(folder, name) for name in notebooks if name.parts[0] == "students"]
 
 
@@ -110,7 +128,7 @@ def write_labs(
     """Write the labs for students, without their solutions.
 
     Args:
-        folder: gets ``lab_1.ipynb`` and so on.
+        folder: gets ``lab_1.ipynb`` and so on, and the packages that they import.
         overwrite: replace what is there.
         templates: the folder with the labs and their solutions.
 
@@ -125,8 +143,75 @@ def write_labs(
     if not labs:
         raise FileNotFoundError(f"no lab_*.ipynb in {templates}: run this in the book's checkout")
     texts = {Path(path.name): _as_text(student_notebook(_read_template(path))) for path in labs}
-    _write(texts, Path(folder), overwrite)
+    modules = {Path("teaching", name): _text(TEMPLATES / name) for name in CHECKS}
+    modules |= {Path("figures", path.name): _text(path) for path in FIGURES.glob("*.py")}
+    _write({**texts, **modules}, Path(folder), overwrite)
     return [Path(folder, name) for name in texts]
+
+
+def read_answers(path: str | Path) -> dict[str, str]:
+    """What the checks of a returned notebook say when it is executed.
+
+    It is executed in an empty folder, with this checkout's checks in the place of the student's,
+    and to its end, whatever fails on the way. The file stays as it is.
+
+    Args:
+        path: a student's notebook. Its code runs on this machine.
+
+    Returns:
+        Question -> what was said of the answer; of several checks, of the last one.
+
+    Raises:
+        ValueError: it is no notebook, or checks nothing.
+        FileNotFoundError: there is no such file.
+    """
+    need("nbclient", "ipykernel")
+    import nbformat
+    from nbclient import NotebookClient
+
+    try:
+        notebook = nbformat.reads(_text(path), as_version=4)
+    except nbformat.reader.NotJSONError:
+        raise ValueError(f"{path} is no notebook") from None
+    with tempfile.TemporaryDirectory() as folder, _importable(TEMPLATES.parent):
+        client = NotebookClient(notebook, kernel_name="python3", allow_errors=True)
+        client.resources = {"metadata": {"path": folder}}
+        client.execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    said = "\n".join(output.text for output in outputs if output.output_type == "stream")
+    answers = dict(_SAID.findall(said))
+    if not answers:
+        raise ValueError(f"{path} checks nothing: no cell calls teaching.check")
+    return answers
+
+
+def require_own_numbers(path: str | Path, term: str) -> None:
+    """Raise if a returned notebook's seed is not that of its student and the term.
+
+    Raises:
+        ValueError: it is not, or the notebook names none.
+    """
+    values = {key: value.default for key, value in read_parameters(Path(path)).items()}
+    student, seed = str(values.get("student")), values.get("seed")
+    if seed != (own := student_seed(student, term)):
+        raise ValueError(
+            f"{path} has the numbers of seed {seed}; those of {student} in {term} have {own}"
+        )
+
+
+@contextlib.contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let the processes that are started meanwhile import from a folder."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = search_path(folder)
+    try:
+        yield
+    finally:
+        os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+
+
+def _text(path: str | Path) -> str:
+    return Path(path).read_text("utf-8")
 
 
 def _read_template(path: Path) -> dict[str, Any]:
@@ -178,6 +263,4 @@ def _write(texts: Mapping[Path, str], folder: Path, overwrite: bool) -> None:
             f"{existing[0]} exists; nothing was written. Name another folder, or say --overwrite"
         )
     for name, text in texts.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8", newline="")
+        write_atomically(folder / name, text.encode())

@@ -1,9 +1,10 @@
-"""What went wrong? An answer is held against the right one and against well-known mistakes."""
+"""Questions with usual mistakes, and the hint for an answer."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,51 +17,46 @@ ATOL, RTOL = 4e-3, 4e-3
 AGREES = "this agrees with ours."
 MISSING = "no answer yet. Put yours in the place of the three dots."
 
-
-@dataclass(frozen=True)
-class Mistake:
-    """A well-known way to be wrong: what it leads to, and the hint that leads back."""
-
-    answer: Callable[[Task], Any]
-    hint: str
+Solve = Callable[[Task], Any]
+Judge = Callable[[Task, np.ndarray], str]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Question:
-    """A question with one right answer.
+    """A question with one right answer or, with a judge, with many.
 
     Attributes:
         name: such as ``1.3``.
-        asks: for what, in one sentence.
         form: the form of the answer, in words.
-        solve: computes the answer.
-        mistakes: in the order in which they are looked for.
-        hint: for an answer that is none of these.
+        solve: computes the answer; its docstring is the hint for an answer that is no usual one.
+        mistakes: usual ways to be wrong, in the order in which they are looked for: each computes
+            what it leads to, and its docstring is the hint that leads back.
+        judge: returns the hint for an answer, or an empty text if it has what was asked for.
     """
 
     name: str
-    asks: str
     form: str
-    solve: Callable[[Task], Any]
-    mistakes: tuple[Mistake, ...]
-    hint: str
+    solve: Solve
+    mistakes: list[Solve] = field(default_factory=list)
+    judge: Judge | None = None
+
+    def mistake(self, answer: Solve) -> Solve:
+        """Add a mistake; a decorator."""
+        self.mistakes.append(answer)
+        return answer
+
+    def judged_by(self, judge: Judge) -> Judge:
+        """Set the judge of a question with many right answers; a decorator."""
+        self.judge = judge
+        return judge
 
 
-@dataclass(frozen=True)
-class Example:
-    """A question with many right answers: something with a property is to be found.
-
-    ``judge`` returns the hint for an answer, or an empty text if it has the property.
-    """
-
-    name: str
-    asks: str
-    form: str
-    solve: Callable[[Task], Any]
-    judge: Callable[[Task, np.ndarray], str]
+def hint_of(solve: Solve) -> str:
+    """The hint that a question's or a mistake's docstring gives, on one line."""
+    return " ".join((inspect.getdoc(solve) or "").split())
 
 
-def hint_for(question: Question | Example, task: Task, answer: Any) -> str:
+def hint_for(question: Question, task: Task, answer: Any) -> str:
     """What to say to an answer.
 
     Args:
@@ -71,7 +67,7 @@ def hint_for(question: Question | Example, task: Task, answer: Any) -> str:
     Returns:
         `AGREES`, `MISSING`, or a hint.
     """
-    if any(one is None or one is Ellipsis for one in np.ravel(np.array(answer, dtype=object))):
+    if any(part is None or part is Ellipsis for part in np.ravel(np.array(answer, dtype=object))):
         return MISSING
     try:
         given = np.asarray(answer, dtype=np.float64)
@@ -80,37 +76,27 @@ def hint_for(question: Question | Example, task: Task, answer: Any) -> str:
     right = np.asarray(question.solve(task))
     if given.shape != right.shape:
         return f"give {question.form}: shape {right.shape}, not {given.shape}."
-    if isinstance(question, Example):
+    if question.judge:
         return question.judge(task, given) or AGREES
     if agree(given, right):
         return AGREES
     for mistake in question.mistakes:
-        if agree(given, np.asarray(mistake.answer(task))):
-            return mistake.hint
-    return question.hint
+        if agree(given, np.asarray(mistake(task))):
+            return hint_of(mistake)
+    return hint_of(question.solve)
 
 
-def agree(given: np.ndarray, wanted: np.ndarray) -> bool:
+def agree(given: np.ndarray, wanted: np.ndarray, digits: float = 1.0) -> bool:
     """Whether two answers are equal, as far as digits by hand go; counts and votes exactly."""
     if given.shape != wanted.shape:
         return False
     if wanted.dtype.kind in "biu":
         return bool((given == wanted).all())
-    return bool(np.allclose(given, wanted, rtol=RTOL, atol=ATOL))
+    return bool(np.allclose(given, wanted, rtol=digits * RTOL, atol=digits * ATOL))
 
 
-def tells_apart(question: Question | Example, task: Task) -> bool:
+def tells_apart(question: Question, task: Task) -> bool:
     """Whether no mistake leads to the right answer or to that of another mistake, by far."""
-    if isinstance(question, Example):
-        return True
-    answers = [np.asarray(question.solve(task))]
-    answers += [np.asarray(mistake.answer(task)) for mistake in question.mistakes]
-    return not any(
-        _near(one, other) for at, one in enumerate(answers) for other in answers[:at]
-    ) and all(np.isfinite(answer.astype(float)).all() for answer in answers)
-
-
-def _near(one: np.ndarray, other: np.ndarray) -> bool:
-    if one.dtype.kind in "biu" and other.dtype.kind in "biu":
-        return bool((one == other).all())
-    return bool(np.allclose(one, other, rtol=4 * RTOL, atol=4 * ATOL))
+    answers = [np.asarray(solve(task)) for solve in (question.solve, *question.mistakes)]
+    near = (agree(now, before, 4) for at, now in enumerate(answers) for before in answers[:at])
+    return not any(near) and all(np.isfinite(answer.astype(float)).all() for answer in answers)

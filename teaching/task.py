@@ -1,11 +1,11 @@
-"""What is a student given? Numbers drawn from a seed, small enough for paper."""
+"""Numbers of a homework, drawn from a seed and small enough for paper."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 ROWS = 6
 
@@ -51,14 +51,22 @@ class Task:
         """The exactly uniform vector u, shape (k,)."""
         return np.full(self.num_classes, 1 / self.num_classes)
 
-    def tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def tables(self) -> tuple[Any, Any]:
         """The instances, a row each, and the class counts, for a notebook to show."""
-        classes = [f"q{j}" for j in range(self.num_classes)]
-        instances = pd.DataFrame(self.pred_probs, columns=classes)
-        instances[[f"z{j}" for j in range(self.num_classes)]] = self.logits
-        instances.insert(0, "given label", self.given_labels)
-        counts = pd.DataFrame([self.class_counts], index=["images"]).rename_axis(columns="class")
-        return instances.rename_axis("instance"), counts
+        classes = range(self.num_classes)
+        head = ["given label", *(f"q{j}" for j in classes), *(f"z{j}" for j in classes)]
+        rows = zip(self.given_labels, self.pred_probs, self.logits, strict=True)
+        instances = [[number, label, *q, *z] for number, (label, q, z) in enumerate(rows)]
+        counts = [["images", *self.class_counts]]
+        return _shown(["instance", *head], instances), _shown(["class", *classes], counts)
+
+
+def _shown(head: list[Any], rows: list[list[Any]]) -> Any:
+    """A table that a notebook shows."""
+    from IPython.display import Markdown
+
+    lines = [head, ["---"] * len(head), *rows]
+    return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
 
 
 def draw_task(seed: int, attempt: int = 0) -> Task:

@@ -17,7 +17,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from book import machine as book
+from book.machine.project import Project
 from genkl import extras
 
 ROOT = Path(__file__).parents[1]
@@ -127,7 +127,7 @@ def test_every_chapter_stands_in_the_table_of_contents() -> None:
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
     pages = [toc["root"], *(entry["file"] for part in toc["parts"] for entry in part["chapters"])]
     chapters = [page for page in pages if page.startswith("notebooks/")]
-    assert chapters == [f"notebooks/{name}" for name in book.Project(ROOT).names()]
+    assert chapters == [f"notebooks/{name}" for name in Project(ROOT).names()]
     written = sorted(f"book/{path.stem}" for path in (ROOT / "book").glob("*.md"))
     assert sorted(set(pages) - set(chapters)) == written
 

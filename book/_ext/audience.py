@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from executed_notebooks import FOLDER
 from sphinx.application import Sphinx
 
+from book._ext.executed_notebooks import FOLDER
 from book.machine.audience import AUDIENCES, student_notebook, without_solutions
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from executed_notebooks import FOLDER, executed_copy
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from book.machine import up_to_date
+from book._ext.executed_notebooks import FOLDER, executed_copy, figure_of
+from book.machine.copies import up_to_date
 
 
 class BookFigure(SphinxDirective):
@@ -27,17 +27,15 @@ class BookFigure(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]
         for path in sorted((Path(self.env.srcdir) / FOLDER).glob("*.ipynb")):
+            template = json.loads(path.read_text("utf-8"))
+            if name not in map(figure_of, template["cells"]):
+                continue
             docname = f"{FOLDER}{path.stem}"
             copy = executed_copy(self.env.app, docname)
-            if not copy.exists():
-                continue
-            shown = up_to_date(
-                json.loads(path.read_text("utf-8")), json.loads(copy.read_text("utf-8"))
-            )
-            for cell in shown["cells"]:
-                if cell["metadata"].get("genkl", {}).get("figure") == name:
-                    self.env.note_dependency(str(copy))
-                    return [self.figure(cell, f"{docname}.html#{name}")]
+            self.env.note_dependency(str(copy))
+            shown = up_to_date(template, json.loads(copy.read_text("utf-8")))
+            (cell,) = (cell for cell in shown["cells"] if figure_of(cell) == name)
+            return [self.figure(cell, f"{docname}.html#{name}")]
         raise self.error(f"no chapter has a figure {name!r}")
 
     def figure(self, cell: dict[str, Any], target: str) -> nodes.Node:

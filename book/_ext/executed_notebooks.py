@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,12 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 
-from book.machine import Project, read_repository, rerun_section, up_to_date
 from book.machine.comparison import own_path, recorded_path
+from book.machine.copies import up_to_date
+from book.machine.online import read_repository
 from book.machine.parameters import PARAMETERS, assigned_values, tags_of
+from book.machine.project import Project, search_path
+from book.machine.rerun import rerun_section
 
 FOLDER = "notebooks/"
 
@@ -29,9 +34,10 @@ def execute_stale(app: Sphinx) -> None:
     """Execute what is stale, unless the caller has just done it."""
     if os.environ.get("GENKL_ALREADY_EXECUTED"):
         return
-    command = [sys.executable, "-m", "book", "execute"]
+    command = [sys.executable, "-P", "-m", "book", "execute"]
     command += ["--profile", app.config.genkl_profile, "--root", str(app.srcdir)]
-    if subprocess.run(command).returncode:
+    environment = os.environ | {"PYTHONPATH": search_path()}
+    if subprocess.run(command, env=environment).returncode:
         raise ExtensionError("a notebook failed (see above); no page was written")
 
 
@@ -47,11 +53,34 @@ def read_executed(app: Sphinx, docname: str, source: list[str]) -> None:
     copy = executed_copy(app, docname)
     app.env.note_dependency(str(copy))
     notebook = up_to_date(json.loads(source[0]), json.loads(copy.read_text("utf-8")))
-    if note := parameters_note(notebook["metadata"].get("genkl", {}).get("changed", {})):
-        insert_below_title(notebook["cells"], note)
-    anchor_figures(notebook["cells"])
-    append_section(notebook["cells"], run_it_yourself(app, docname, notebook))
+    note = parameters_note(notebook["metadata"].get("genkl", {}).get("changed", {}))
+    ending = run_it_yourself(app, docname, notebook)
+    notebook["cells"] = [*with_anchors_and_note(notebook["cells"], note), prose("run-it", ending)]
     source[0] = json.dumps(notebook)
+
+
+def prose(name: str, text: str) -> dict[str, Any]:
+    """A Markdown cell."""
+    return {"cell_type": "markdown", "id": name, "metadata": {}, "source": text}
+
+
+def figure_of(cell: dict[str, Any]) -> str | None:
+    """The name that a cell gives its figure (``genkl: {figure: ...}``)."""
+    name: str | None = cell["metadata"].get("genkl", {}).get("figure")
+    return name
+
+
+def with_anchors_and_note(cells: list[dict[str, Any]], note: str) -> Iterator[dict[str, Any]]:
+    """A note below the title, and a target before each cell that names its figure."""
+    for cell in cells:
+        if name := figure_of(cell):
+            yield prose(name, f"({name})=")
+        text = "".join(cell["source"])
+        title = re.search(r"^# .*$", text, re.MULTILINE)
+        if note and title and cell["cell_type"] == "markdown":
+            text = f"{text[: title.end()]}\n\n{note}\n{text[title.end() :]}"
+            note = ""
+        yield {**cell, "source": text}
 
 
 def run_it_yourself(app: Sphinx, docname: str, notebook: dict[str, Any]) -> str:
@@ -65,22 +94,6 @@ def run_it_yourself(app: Sphinx, docname: str, notebook: dict[str, Any]) -> str:
     return rerun_section(project, name, values, read_repository(project.root))
 
 
-def append_section(cells: list[dict[str, Any]], text: str) -> None:
-    cells.append({"cell_type": "markdown", "id": "run-it", "metadata": {}, "source": text})
-
-
-def anchor_figures(cells: list[dict[str, Any]]) -> None:
-    """Give each cell that names its figure (``genkl: {figure: ...}``) a target to link to."""
-    named = [
-        (number, cell["metadata"].get("genkl", {}).get("figure"))
-        for number, cell in enumerate(cells)
-    ]
-    for number, name in reversed(named):
-        if name:
-            target = {"cell_type": "markdown", "id": name, "metadata": {}, "source": f"({name})="}
-            cells.insert(number, target)
-
-
 def parameters_note(changed: dict[str, list[Any]]) -> str:
     """The note on a page whose parameters the reader changed; empty for any other."""
     if not changed:
@@ -89,16 +102,6 @@ def parameters_note(changed: dict[str, list[Any]]) -> str:
         f"`{key} = {value!r}` (default `{usual!r}`)" for key, (value, usual) in changed.items()
     )
     return f":::{{important}}\nExecuted with changed parameters: {listing}\n:::\n"
-
-
-def insert_below_title(cells: list[dict[str, Any]], note: str) -> None:
-    for cell in cells:
-        lines = "".join(cell["source"]).splitlines(keepends=True)
-        for number, line in enumerate(lines):
-            if cell["cell_type"] == "markdown" and line.startswith("# "):
-                cell["source"] = [*lines[:number], line.rstrip("\n"), "\n\n", note, "\n"]
-                cell["source"] += lines[number + 1 :]
-                return
 
 
 def pages_that_quote(

@@ -4,7 +4,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
   for (const panel of document.querySelectorAll("details.rerun")) {
     const commands = [...panel.querySelectorAll("pre")];
-    const chapter = commands.find((pre) => pre.textContent.includes("book.machine chapter"));
+    const chapter = commands.find((pre) => pre.textContent.includes("book chapter"));
     const papermill = commands.find((pre) => pre.textContent.startsWith("papermill"));
     if (!chapter || !papermill) continue;
     const start = chapter.textContent.split(" -p ")[0].trimEnd();

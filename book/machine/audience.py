@@ -1,9 +1,9 @@
-"""Who reads it? Students' pages and notebooks hold no solution; the others do."""
+"""Audiences of the book: students' pages and notebooks hold no solution, the others do."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from book.machine.parameters import tags_of
@@ -16,7 +16,22 @@ who also get the key."""
 SOLUTION = "solution"
 """The tag of a cell that only instructors see."""
 
-_OPENING = re.compile(r"\s*(?P<fence>`{3,}|~{3,}|:{3,})\s*\{solution(?P<gate>-start|-end)?\}")
+_CELL = "\0"
+"""What stands for the beginning of a cell where a notebook is looked at as one text."""
+
+
+def _directive(name: str, fence: str) -> str:
+    """A pattern for a directive within one cell; ``fence`` names its group."""
+    begins = rf"^[ \t]*(?P<{fence}>`{{3,}}|~{{3,}}|:{{3,}})[ \t]*\{{{name}\}}"
+    return rf"{begins}[^{_CELL}]*?^[ \t]*(?P={fence})[`~:]*[ \t]*(?:\n|\Z)"
+
+
+_SOLUTION = re.compile(_directive("solution", "fence"), re.MULTILINE)
+_GATED = re.compile(
+    f"{_directive('solution-start', 'opens')}.*?{_directive('solution-end', 'closes')}",
+    re.MULTILINE | re.DOTALL,
+)
+_OPEN = re.compile(r"^[ \t]*[`~:]{3,}[ \t]*\{solution(-start|-end)?\}.*", re.MULTILINE)
 
 
 def check_audience(audience: str) -> str:
@@ -49,11 +64,10 @@ def without_solutions(text: str) -> str:
         >>> without_solutions("Why?\\n```{solution} ex\\nSo.\\n```\\nNext.")
         'Why?\\nNext.'
     """
-    gate = _Gate()
-    kept = "".join(_kept(iter(text.splitlines(keepends=True)), gate))
-    if gate.open:
-        raise BookError("a {solution-start} has no {solution-end}")
-    return kept
+    left = _SOLUTION.sub("", _GATED.sub("", text))
+    if found := _OPEN.search(left):
+        raise BookError(f"a solution that begins with {found[0].strip()!r} has no end")
+    return left
 
 
 def student_notebook(notebook: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,42 +75,15 @@ def student_notebook(notebook: Mapping[str, Any]) -> dict[str, Any]:
 
     A solution between ``{solution-start}`` and ``{solution-end}`` may span cells.
     """
-    gate, cells = _Gate(), []
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "markdown":
-            before = "".join(cell["source"])
-            after = "".join(_kept(iter(before.splitlines(keepends=True)), gate))
-            if after.strip() or not before.strip():
-                cells.append(cell if after == before else {**cell, "source": after})
-        elif not gate.open and SOLUTION not in tags_of(cell):
+    shown = [cell for cell in notebook["cells"] if SOLUTION not in tags_of(cell)]
+    prose = ["".join(cell["source"]) if cell["cell_type"] == "markdown" else "" for cell in shown]
+    whole = "".join(f"{_CELL}{number}\n{text}\n" for number, text in enumerate(prose))
+    cells = []
+    for piece in without_solutions(whole).split(_CELL)[1:]:
+        number, _, left = piece.partition("\n")
+        cell, before = shown[int(number)], prose[int(number)]
+        if before and left != f"{before}\n":
+            cell = {**cell, "source": left.removesuffix("\n")}
+        if left.strip() or not before.strip():
             cells.append(cell)
-    if gate.open:
-        raise BookError("a {solution-start} has no {solution-end}")
-    return {**notebook, "cells": [c for c in cells if SOLUTION not in tags_of(c)]}
-
-
-class _Gate:
-    """Whether the reader stands between a ``{solution-start}`` and its end."""
-
-    open = False
-
-
-def _kept(lines: Iterator[str], gate: _Gate) -> Iterator[str]:
-    for line in lines:
-        found = _OPENING.match(line)
-        if not found:
-            if not gate.open:
-                yield line
-            continue
-        if found["gate"]:
-            gate.open = found["gate"] == "-start"
-        _skip_to_end(lines, found["fence"])
-
-
-def _skip_to_end(lines: Iterator[str], fence: str) -> None:
-    """Pass over the lines of a directive, its closing fence included."""
-    closing = re.compile(rf"\s*{re.escape(fence[0])}{{{len(fence)},}}\s*$")
-    for line in lines:
-        if closing.match(line):
-            return
-    raise BookError(f"a solution that begins with {fence} has no end")
+    return {**notebook, "cells": cells}

@@ -1,4 +1,4 @@
-"""Is it what was recorded? A run's record beside the one that the repository keeps."""
+"""Comparison of a run's record with the one that the repository keeps."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def compare_records(
             for metric in columns["metrics"]:
                 before, now = (_spread(rows, by, key, metric) for rows in both)
                 if before.count or now.count:
-                    what = ", ".join(f"round {one}" if one.isdigit() else one for one in key)
+                    what = ", ".join(f"round {part}" if part.isdigit() else part for part in key)
                     found.append(Compared(what, metric.replace("_", " "), before, now))
     return found
 

@@ -1,4 +1,4 @@
-"""What of a notebook is computed? Prose and comments are not: they join its last outputs."""
+"""Executed copies of notebooks: what is computed in them, and their prose of today."""
 
 from __future__ import annotations
 

@@ -1,154 +1,118 @@
-"""What does a notebook depend on? Found from its code, without executing it."""
+"""Files that a notebook depends on: the modules that its code uses, and the files it names."""
 
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import runpy
-from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from book.machine.parameters import code_cells
 from book.machine.project import PACKAGE, Project
 
+FIGURES = "figures"
+"""The package in ``notebooks/`` with what only chapters draw."""
 
-class _Undecidable(Exception):
-    """The code may use any file of the package."""
-
-
-def package_files(project: Project, template: Path) -> list[Path]:
-    """The files of the package that a notebook uses, directly or not; found without executing it.
-
-    Names are mapped through the package's ``_EXPORTS``, so that ``genkl.fit`` is a dependency on
-    ``genkl/train.py`` and what that imports, and not on everything. Where the code can't be
-    decided (a star import, names made at run time), all files are returned.
-    """
-    package = Package(project.root / PACKAGE)
-    try:
-        modules = package.used_by("\n".join(_python(cell) for cell in code_cells(template)))
-    except (_Undecidable, SyntaxError):
-        modules = set(package.modules)
-    return sorted(package.modules[module] for module in modules if not _is_executor(module))
+_ANY_MODULE = {"import_module", "__import__", "exec", "vars", "globals"}
+"""Names in a notebook behind which any module may be."""
 
 
-def _is_executor(module: str) -> bool:
-    """Whether a module belongs to this subpackage, which no notebook's numbers depend on."""
-    return f"{module}.".startswith(f"{PACKAGE}.book.")
+class Modules:
+    """The modules of ``genkl`` and of ``notebooks/figures``, and who imports whom."""
 
+    def __init__(self, project: Project):
+        self._imported: dict[Path, set[str]] = {}
+        self.files: dict[str, Path] = {}
+        for folder in (project.root / PACKAGE, project.notebooks / FIGURES):
+            for path in sorted(folder.rglob("*.py")):
+                parts = path.relative_to(folder.parent).with_suffix("").parts
+                self.files[".".join(part for part in parts if part != "__init__")] = path
 
-def _python(cell: Mapping[str, Any]) -> str:
-    """A cell's source without the lines that are IPython's."""
-    return re.sub(r"^(\s*)[%!].*", r"\1pass", cell["source"], flags=re.MULTILINE)
+    @cached_property
+    def exports(self) -> dict[str, dict[str, str]]:
+        """Package -> name -> module, for packages whose names are loaded on first use."""
+        inits = {name: self.files[name] for name in (PACKAGE, FIGURES) if name in self.files}
+        return {
+            name: runpy.run_path(str(path), run_name=name)["_EXPORTS"]
+            for name, path in inits.items()
+            if "_EXPORTS" in path.read_text("utf-8")
+        }
 
+    def used_by(self, template: Path) -> list[Path]:
+        """The files that a notebook uses, directly or not; found without executing it.
 
-class Package:
-    """The package's modules and who imports whom, read from the source files."""
-
-    def __init__(self, folder: Path):
-        self.modules: dict[str, Path] = {}
-        for path in sorted(folder.rglob("*.py")):
-            parts = path.relative_to(folder.parent).with_suffix("").parts
-            self.modules[".".join(part for part in parts if part != "__init__")] = path
-        self.exports: dict[str, str] = {}
-        init = folder / "__init__.py"
-        if init.exists() and "_EXPORTS" in init.read_text("utf-8"):
-            self.exports = runpy.run_path(str(init), run_name=PACKAGE)["_EXPORTS"]
-
-    def used_by(self, source: str) -> set[str]:
-        """All modules that code outside the package uses, directly or not."""
-        done: set[str] = set()
-        waiting = self._imports(source, "", is_package=False)
+        A package's ``_EXPORTS`` says behind which module a name is, so that ``genkl.fit`` is a
+        dependency on that module and what it imports, and not on everything. Where the code can't
+        be decided (names made at run time), all files are returned.
+        """
+        try:
+            tree = ast.parse(_python(template))
+        except SyntaxError:
+            return sorted(self.files.values())
+        if _ANY_MODULE & _identifiers(tree):
+            return sorted(self.files.values())
+        found: set[str] = set()
+        waiting = self._imports(tree, "")
         while waiting:
             module = waiting.pop()
-            if module in done:
-                continue
-            done.add(module)
-            path = self.modules[module]
-            is_package = path.name == "__init__.py"
-            waiting |= self._imports(path.read_text("utf-8"), module, is_package=is_package)
-        return done
+            found.add(module)
+            waiting |= self._imports_of(self.files[module], module) - found
+        return sorted(self.files[module] for module in found)
 
-    def _imports(self, source: str, importer: str, *, is_package: bool) -> set[str]:
-        """The modules of the package that some code names, with the packages around them."""
-        tree = ast.parse(source)
-        found: set[str] = set()
-        aliases: set[str] = set()
+    def _imports_of(self, path: Path, module: str) -> set[str]:
+        if path not in self._imported:
+            package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+            self._imported[path] = self._imports(ast.parse(path.read_text("utf-8")), package)
+        return self._imported[path]
+
+    def _imports(self, tree: ast.AST, package: str) -> set[str]:
+        """The modules that some code names, with the packages around them."""
+        named: set[str] = set()
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
-                for alias in node.names:
-                    if alias.name.split(".")[0] == PACKAGE:
-                        found |= self._resolve(PACKAGE, alias.name[len(PACKAGE) + 1 :])
-                        if alias.name == PACKAGE or not alias.asname:
-                            aliases.add(alias.asname or PACKAGE)
+                named |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                base = node.module or ""
-                if node.level:
-                    parts = importer.split(".")[: None if is_package else -1]
-                    parts = parts[: len(parts) - node.level + 1]
-                    base = ".".join([*parts, *([node.module] if node.module else [])])
-                if base.split(".")[0] == PACKAGE:
-                    for alias in node.names:
-                        found |= self._resolve(base, alias.name)
-            elif isinstance(node, ast.Name | ast.Attribute):
-                name = node.id if isinstance(node, ast.Name) else node.attr
-                if name in {"import_module", "__import__", "exec", "eval"} and not self._is_method(
-                    node
-                ):
-                    raise _Undecidable
-        return found | self._attributes(tree, aliases)
+                base = "." * node.level + (node.module or "")
+                base = importlib.util.resolve_name(base, package)
+                named |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+        names = _identifiers(tree)
+        for lazy, exports in self.exports.items():
+            if lazy in named:
+                named |= {module for name, module in exports.items() if name in names}
+        parts = [name.split(".") for name in named]
+        found = {".".join(part[:count]) for part in parts for count in range(1, len(part) + 1)}
+        return (found & self.files.keys()) - self.exports.keys()  # of those, names were looked up
 
-    @staticmethod
-    def _is_method(node: ast.Name | ast.Attribute) -> bool:
-        """Whether this is ``model.eval`` and the like, and not the built-in function."""
-        return isinstance(node, ast.Attribute) and node.attr in {"eval", "exec"}
 
-    def _attributes(self, tree: ast.AST, aliases: set[str]) -> set[str]:
-        """The modules behind ``genkl.name`` in code that imports the package itself."""
-        found: set[str] = set()
-        followed = set()
-        for node in ast.walk(tree):
-            if (
-                isinstance(node, ast.Attribute)
-                and isinstance(node.value, ast.Name)
-                and node.value.id in aliases
-            ):
-                followed.add(node.value)
-                if not node.attr.startswith("__"):
-                    found |= self._resolve(PACKAGE, node.attr)
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Name) and node.id in aliases and node not in followed:
-                raise _Undecidable  # the package itself is handed on
-        return found
-
-    def _resolve(self, base: str, name: str) -> set[str]:
-        """The modules needed for ``from base import name``; their enclosing packages are loaded."""
-        module = f"{base}.{name}" if name else base
-        if base == PACKAGE and name in self.exports:
-            module = self.exports[name]
-        elif name and module not in self.modules:
-            if base == PACKAGE and self.exports:
-                raise _Undecidable  # a star, or a name that is unknown
-            module = base
-        parts = module.split(".")
-        found = {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
-        if self.exports:  # a lazy __init__ is a table of names, and these have been looked up
-            found.discard(PACKAGE)
-        return found & set(self.modules)
+def _identifiers(tree: ast.AST) -> set[str]:
+    """Every name that some code uses: variables, attributes, and what it imports."""
+    fields = {ast.Name: "id", ast.Attribute: "attr", ast.alias: "name"}
+    return {getattr(node, fields[type(node)]) for node in ast.walk(tree) if type(node) in fields}
 
 
 def quoted_files(project: Project, template: Path) -> list[Path]:
-    """Files of the repository that a notebook names in a string, as a path from its folder."""
-    files = set()
-    for cell in code_cells(template):
-        try:
-            nodes = list(ast.walk(ast.parse(_python(cell))))
-        except SyntaxError:
-            continue
-        for node in nodes:
-            text = node.value if isinstance(node, ast.Constant) else None
-            if isinstance(text, str) and "." in text and len(text) < 200 and "\n" not in text:
-                path = (project.notebooks / text).resolve()
-                if path.is_relative_to(project.root.resolve()) and path.is_file():
-                    files.add(path)
+    """Files that a notebook names in a string, as a path from its folder; a folder names its files.
+
+    Only what lies in the repository counts, and no folder around the notebooks.
+    """
+    try:
+        nodes = list(ast.walk(ast.parse(_python(template))))
+    except SyntaxError:
+        return []
+    files: set[Path] = set()
+    for node in nodes:
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and "." in text and text.isprintable() and len(text) < 200:
+            path = (project.notebooks / text).resolve()
+            around = project.notebooks.resolve().is_relative_to(path)
+            if path.is_relative_to(project.root.resolve()) and not around:
+                files |= {path} if path.is_file() else set(filter(Path.is_file, path.rglob("*")))
     return sorted(files)
+
+
+def _python(template: Path) -> str:
+    """A notebook's code, without the lines that are IPython's."""
+    code = "\n".join(cell["source"] for cell in code_cells(template))
+    return re.sub(r"^(\s*)[%!].*", r"\1pass", code, flags=re.MULTILINE)

@@ -1,8 +1,9 @@
-"""Has it run? Stale notebooks are executed side by side; a good copy is never lost."""
+"""Execution of notebooks: stale ones run side by side, and a good copy is never lost."""
 
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -12,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,10 +30,15 @@ from book.machine.parameters import (
     with_parameters,
 )
 from book.machine.profiles import Job, plan, read_overrides
-from book.machine.project import PACKAGE, BookError, Project, need, relative, say
+from book.machine.project import PACKAGE, Project, need, relative, say, search_path
+from genkl.provenance import usable_cores
+from genkl.storage import write_json
 
 HEARTBEAT_SECONDS = 20
+POLL_SECONDS = 0.05
 KERNEL_STARTS = 3
+NOT_IN_NUMBERS = ("book", "test")
+"""Extras of pyproject.toml whose versions no notebook's numbers depend on."""
 
 
 @dataclass
@@ -53,9 +60,9 @@ def execute(
 ) -> Outcome:
     """Execute the stale notebooks of a profile.
 
-    A notebook is stale when its code, its parameters, a package file that it uses, or the version
-    of an installed dependency differs from those of its last good copy; its prose may change. A
-    failing one leaves the others to finish and its last good copy in place.
+    A notebook is stale when its code, its parameters, a file that it uses, or the version of an
+    installed dependency differs from those of its last good copy; its prose may change. A failing
+    one leaves the others to finish and its last good copy in place.
 
     Args:
         project: the book and the profile.
@@ -70,81 +77,120 @@ def execute(
     Raises:
         BookError: nothing was executed, because the request can't be met.
     """
-    need("doit", "papermill", "yaml")
-    from doit.cmd_base import ModuleTaskLoader
-    from doit.doit_cmd import DoitMain
-    from doit.reporter import ZeroReporter
-    from doit.tools import config_changed
-
+    need("papermill", "yaml")
     planned = plan(project, names, overrides)
-    limit = min(_cores(), len(project.names()))
-    at_once = max(1, min(jobs or limit, len(planned)))
-    threads = max(1, _cores() // max(1, jobs or limit))  # the same for one notebook as for all
-    outcome = Outcome()
-    versions = _versions(project.root)
+    limit = jobs or min(usable_cores(), len(project.names()))
+    threads = max(1, usable_cores() // limit)  # the same for one notebook as for all
+    settings = [threads, _versions(project.root)]
+    made_from = {job.name: _made_from(project, job, settings) for job in planned}
+    stale = [
+        job for job in planned if force or _last_made_from(project, job) != made_from[job.name]
+    ]
+    outcome = Outcome(unchanged=[job.name for job in planned if job not in stale])
     project.executed.mkdir(parents=True, exist_ok=True)
-
-    class Reporter(ZeroReporter):  # type: ignore[misc]
-        def skip_uptodate(self, task: Any) -> None:
-            outcome.unchanged.append(task.name.partition(":")[2])
-
-    def task_notebook() -> Iterator[dict[str, Any]]:
-        for job in planned:
-            code = code_fingerprint(project.template(job.name))
-            settings = [job.parameters, job.changed, threads, versions, code]
-            yield {
-                "name": job.name,
-                "actions": [(_run_job, [project, job, threads, outcome])],
-                "file_dep": [str(path) for path in job.depends_on],
-                "targets": [str(project.copy(job.name))],
-                "uptodate": [config_changed(json.dumps(settings, sort_keys=True, default=repr))],
-                "io": {"capture": False},
-            }
-
-    settings = {
-        "dep_file": str(project.executed / ".doit.json"),
-        "backend": "json",
-        "reporter": Reporter,
-        "continue": True,
-        "verbosity": 2,
-        "always": force,
-        "num_process": at_once if at_once > 1 else 0,
-        "par_type": "thread",
-    }
-    namespace = {"DOIT_CONFIG": settings, "task_notebook": task_notebook}
-    status = DoitMain(ModuleTaskLoader(namespace)).run(["run"])
-    if status and not outcome.failed:
-        raise BookError("the notebooks could not be executed; see the message above")
+    running: list[_Run] = []
+    try:
+        while stale or running:
+            while stale and len(running) < limit:
+                job = stale.pop(0)
+                running.append(_Run(project, job, made_from[job.name], threads))
+            for run in [run for run in running if run.has_ended()]:
+                running.remove(run)
+                run.publish(outcome)
+            time.sleep(POLL_SECONDS if running else 0)
+    finally:
+        for run in running:
+            run.process.terminate()
     return outcome
 
 
-def _run_job(project: Project, job: Job, threads: int, outcome: Outcome) -> Any:
-    """Execute one notebook in a process of its own; publish the copy only if it is good."""
-    from doit.exceptions import TaskFailed
-
-    began = time.monotonic()
-    say(f"{job.name}: executing")
-    with tempfile.TemporaryDirectory(dir=project.executed, prefix=".running-") as folder:
-        prepared, copy = Path(folder) / "in.ipynb", Path(folder) / f"{job.name}.ipynb"
-        prepared.write_text(json.dumps(_prepare(project, job)), "utf-8")
-        problem = _run_papermill(project, job, prepared, copy, threads)
-        failed = project.executed / "failed" / copy.name
-        if problem is None:
-            os.replace(copy, project.copy(job.name))
-            failed.unlink(missing_ok=True)
-            outcome.executed.append(job.name)
-            say(f"{job.name}: done in {time.monotonic() - began:.1f} s")
-            return None
-        if copy.exists():
-            failed.parent.mkdir(exist_ok=True)
-            os.replace(copy, failed)
-            problem += f"\n  what ran is in {relative(failed, project.root)}"
-    outcome.failed[job.name] = problem
-    say(f"{job.name}: FAILED after {time.monotonic() - began:.1f} s")
-    return TaskFailed(problem)
+def _made_from(project: Project, job: Job, settings: list[Any]) -> str:
+    """A digest of everything that a copy's outputs follow from."""
+    code = code_fingerprint(project.template(job.name))
+    files = {
+        str(relative(path, project.root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in job.depends_on
+    }
+    everything = [job.parameters, job.changed, settings, code, files]
+    text = json.dumps(everything, sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _prepare(project: Project, job: Job) -> dict[str, Any]:
+def _last_made_from(project: Project, job: Job) -> str | None:
+    """The digest that the last good copy was made from."""
+    try:
+        copy = json.loads(project.copy(job.name).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    made_from: str | None = copy["metadata"].get(PACKAGE, {}).get("made_from")
+    return made_from
+
+
+class _Run:
+    """One notebook that is executed in a process of its own; only a good copy is published.
+
+    Kernels that start side by side may pick the same port, and one then dies before its first
+    cell; such a start is tried again.
+    """
+
+    def __init__(self, project: Project, job: Job, made_from: str, threads: int):
+        self.project, self.name, self.threads = project, job.name, threads
+        self.folder = tempfile.TemporaryDirectory(dir=project.executed, prefix=".running-")
+        self.prepared = Path(self.folder.name, "in.ipynb")
+        self.copy = Path(self.folder.name, f"{job.name}.ipynb")
+        self.prepared.write_text(json.dumps(_prepare(project, job, made_from)), "utf-8")
+        self.log = Path(self.folder.name, "log.txt")
+        self.began = self.told = time.monotonic()
+        self.starts = 0
+        say(f"{self.name}: executing")
+        self.start()
+
+    def start(self) -> None:
+        self.starts += 1
+        environment = kernel_environment(self.project, self.threads)
+        paths = self.prepared, self.copy, self.log
+        self.process = start_papermill(*paths, cwd=self.project.notebooks, env=environment)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been running."""
+        return time.monotonic() - self.began
+
+    def has_ended(self) -> bool:
+        """Whether it has. If not, it tells from time to time where it is."""
+        if self.process.poll() is None:
+            if time.monotonic() - self.told > HEARTBEAT_SECONDS:
+                number, cells = _reached(self.copy)
+                where = f"code cell {number} of {len(cells)}" if number else "starting"
+                say(f"{self.name}: {where} ({self.seconds:.0f} s)")
+                self.told = time.monotonic()
+            return False
+        if self.process.returncode and self.starts < KERNEL_STARTS and not _reached(self.copy)[0]:
+            say(f"{self.name}: its kernel did not start")
+            self.start()
+            return False
+        return True
+
+    def publish(self, outcome: Outcome) -> None:
+        """Put a good copy in place; explain any other, and keep it apart."""
+        failed = self.project.executed / "failed" / self.copy.name
+        with self.folder:
+            if self.process.returncode == 0 and self.copy.exists():
+                os.replace(self.copy, self.project.copy(self.name))
+                failed.unlink(missing_ok=True)
+                outcome.executed.append(self.name)
+                say(f"{self.name}: done in {self.seconds:.1f} s")
+                return
+            problem = _explain(self.name, self.copy, self.log.read_text("utf-8", "replace"))
+            if self.copy.exists():
+                failed.parent.mkdir(exist_ok=True)
+                os.replace(self.copy, failed)
+                problem += f"\n  what ran is in {relative(failed, self.project.root)}"
+        outcome.failed[self.name] = problem
+        say(f"{self.name}: FAILED after {self.seconds:.1f} s")
+
+
+def _prepare(project: Project, job: Job, made_from: str) -> dict[str, Any]:
     """The notebook with this job's parameters written in its parameters cell."""
     notebook: dict[str, Any] = json.loads(project.template(job.name).read_text("utf-8"))
     notebook["cells"] = [cell for cell in notebook["cells"] if SETUP not in tags_of(cell)]
@@ -152,70 +198,29 @@ def _prepare(project: Project, job: Job) -> dict[str, Any]:
         if PARAMETERS in tags_of(cell):
             cell["source"] = with_parameters("".join(cell["source"]), job.parameters)
     own = notebook["metadata"].setdefault(PACKAGE, {})
-    own |= {"profile": project.profile, "changed": job.changed}
+    own |= {"profile": project.profile, "changed": job.changed, "made_from": made_from}
     return notebook
 
 
-def _run_papermill(
-    project: Project, job: Job, prepared: Path, copy: Path, threads: int
-) -> str | None:
-    """Run papermill; return what went wrong, if anything.
-
-    Kernels that start side by side may pick the same port, and one then dies before its first
-    cell; such a start is tried again.
-    """
-    for _ in range(KERNEL_STARTS):
-        problem = _run_papermill_once(project, job, prepared, copy, threads)
-        if problem is None or _has_begun(copy):
-            break
-        say(f"{job.name}: its kernel did not start")
-    return problem
-
-
-def _has_begun(copy: Path) -> bool:
-    """Whether a cell of an executed copy has run."""
-    return copy.exists() and any(
-        cell["metadata"].get("papermill", {}).get("start_time") for cell in code_cells(copy)
-    )
-
-
-def _run_papermill_once(
-    project: Project, job: Job, prepared: Path, copy: Path, threads: int
-) -> str | None:
-    """Run papermill, telling from time to time where it is; return what went wrong, if anything."""
+def start_papermill(
+    prepared: Path, copy: Path, log: Path, *, cwd: Path, env: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """Begin to execute a notebook, in a folder and with an environment."""
     command = [sys.executable, "-P", "-m", "papermill", str(prepared), str(copy)]
     command += ["--kernel", "python3", "--no-progress-bar", "--log-level", "ERROR"]
-    began = time.monotonic()
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
-        with subprocess.Popen(
-            command, cwd=project.notebooks, env=_kernel_environment(project, threads),
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-        ) as process:  # fmt: skip
-            try:
-                while process.poll() is None:
-                    try:
-                        process.wait(HEARTBEAT_SECONDS)
-                    except subprocess.TimeoutExpired:
-                        where = _progress(copy)
-                        say(f"{job.name}: {where} ({time.monotonic() - began:.0f} s)")
-            finally:
-                process.terminate()
-        if process.returncode == 0 and copy.exists():
-            return None
-        log.seek(0)
-        return _explain(job.name, copy, log.read())
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+        )
 
 
-def _kernel_environment(project: Project, threads: int) -> dict[str, str]:
-    """The kernels' environment: a fixed number of threads, and this folder's package."""
+def kernel_environment(project: Project, threads: int) -> dict[str, str]:
+    """The kernels' environment: a fixed number of threads, and this folder's modules."""
     environment = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}
     for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM"):
         environment[f"{library}_NUM_THREADS"] = str(threads)
-    inherited = environment.get("PYTHONPATH")
-    environment["PYTHONPATH"] = os.pathsep.join(
-        [str(project.root), *([inherited] if inherited else [])]
-    )
     return environment | {
+        "PYTHONPATH": search_path(project.root),
         "PYTHONHASHSEED": "0",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "JUPYTER_PLATFORM_DIRS": "1",
@@ -224,51 +229,41 @@ def _kernel_environment(project: Project, threads: int) -> dict[str, str]:
     }
 
 
-def _progress(copy: Path) -> str:
-    """Which cell of an unfinished copy is running."""
+def _reached(copy: Path) -> tuple[int, list[dict[str, Any]]]:
+    """The number of the last code cell of a copy that has begun, and all code cells."""
     try:
         cells = code_cells(copy)
-    except (OSError, ValueError):
-        return "starting"
-    done = [cell["metadata"].get("papermill", {}).get("status") == "completed" for cell in cells]
-    return f"code cell {min(sum(done) + 1, len(cells))} of {len(cells)}"
+    except (OSError, ValueError):  # not written yet, or half
+        return 0, []
+    started = [cell["metadata"].get("papermill", {}).get("start_time") for cell in cells]
+    return max((number for number, time in enumerate(started, 1) if time), default=0), cells
 
 
 def _explain(name: str, copy: Path, log: str) -> str:
     """Which cell of which notebook failed, and how."""
-    last_words = "\n    ".join(log.strip().splitlines()[-5:]) or "no message"
-    if not copy.exists():
-        return f"{name}: papermill could not start\n    {last_words}"
-    cells = code_cells(copy)
-    reached = f"{name}: papermill failed:"
-    for number, cell in enumerate(cells, 1):
-        source = cell["source"].strip().splitlines() or ["(empty)"]
-        if cell["metadata"].get("papermill", {}).get("start_time"):
-            reached = (
-                f"{name}: code cell {number} of {len(cells)}, which begins `{source[0]}`, failed:"
-            )
-        for output in cell["outputs"]:
-            if output["output_type"] == "error":
-                return f"{reached}\n    {output['ename']}: {output['evalue']}"
-    return f"{reached}\n    {last_words}"  # no cell says why: the kernel itself ended in this one
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    number, cells = _reached(copy)
+    said = "\n    ".join(log.strip().splitlines()[-5:]) or "no message"
+    if not number:
+        return f"{name}: papermill {'failed' if cells else 'could not start'}:\n    {said}"
+    cell = cells[number - 1]
+    for output in cell["outputs"]:
+        if output["output_type"] == "error":  # else the kernel itself ended
+            said = f"{output['ename']}: {output['evalue']}"
+    first = (cell["source"].strip().splitlines() or ["(empty)"])[0]
+    where = f"code cell {number} of {len(cells)}, which begins `{first}`"
+    return f"{name}: {where}, failed:\n    {said}"
 
 
 def _versions(root: Path) -> dict[str, str]:
-    """Python's version, and that of every dependency that pyproject.toml names."""
-    import tomllib
-
+    """Python's version, and that of every dependency that numbers may follow from."""
     found = {"python": platform.python_version()}
     pyproject = root / "pyproject.toml"
     if pyproject.exists():
         project = tomllib.loads(pyproject.read_text("utf-8")).get("project", {})
-        for requirement in project.get("dependencies", []):
+        requirements = list(project.get("dependencies", []))
+        for extra, needed in project.get("optional-dependencies", {}).items():
+            requirements += needed if extra not in NOT_IN_NUMBERS else []
+        for requirement in requirements:
             name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
             try:
                 found[name] = importlib.metadata.version(name)
@@ -300,7 +295,6 @@ def change_chapter(
     Returns:
         What happened to it.
     """
-    need("doit", "papermill", "yaml")
     overrides = read_overrides(project)
     plan(project, [name], {})
     known = read_parameters(project.template(name))
@@ -313,9 +307,7 @@ def change_chapter(
     force = not changes and not reset
     outcome = execute(project, [name], force=force, overrides=overrides)
     if not outcome.failed:
-        with tempfile.NamedTemporaryFile("w", dir=project.executed, delete=False) as file:
-            json.dump(kept, file, indent=1)
-        os.replace(file.name, project.overrides)
+        write_json(project.overrides, kept)
     return outcome
 
 

@@ -1,4 +1,4 @@
-"""Where can it be run without installing? Links to Binder and Colab, and Colab's first cell."""
+"""Binder and Colab: links that open a notebook there, and Colab's first cell."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def setup_source(repository: Repository) -> str:
             "    import subprocess",
             "",
             f'    fetch = "{clone} {folder}"',
-            f'    install = "pip install --quiet ./{folder} myst-nb"',
+            f"    install = \"pip install --quiet './{folder}[train,plots]' myst-nb\"",
             '    subprocess.run(f"{fetch} && {install}", shell=True, check=True)',
             f'    os.chdir("{folder}/notebooks")',
         ]

@@ -1,4 +1,4 @@
-"""What can be changed? The parameters that a notebook declares."""
+"""Parameters that a notebook declares: read, checked, and written in their place."""
 
 from __future__ import annotations
 

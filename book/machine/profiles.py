@@ -1,4 +1,4 @@
-"""What is to be executed? Profiles, changed parameters, and the jobs they make."""
+"""Profiles of the manifest, changed parameters, and the jobs that they make."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from book.machine.dependencies import package_files, quoted_files
+from book.machine.dependencies import Modules, quoted_files
 from book.machine.parameters import as_declared, check_parameters, read_parameters
 from book.machine.project import BookError, Project
 
@@ -85,12 +85,19 @@ def plan(
         )
     if overrides is None:
         overrides = read_overrides(project)
-    jobs = [_plan_one(project, name, entries[name], overrides.get(name, {})) for name in entries]
-    return [job for job in jobs if job.name in (list(names) or existing)]
+    modules, wanted = Modules(project), list(names) or existing
+    jobs = [
+        _job(project, modules, name, entries[name], overrides.get(name, {})) for name in entries
+    ]
+    return [job for job in jobs if job.name in wanted]
 
 
-def _plan_one(
-    project: Project, name: str, given: Mapping[str, Any], overrides: Mapping[str, Any]
+def _job(
+    project: Project,
+    modules: Modules,
+    name: str,
+    given: Mapping[str, Any],
+    overrides: Mapping[str, Any],
 ) -> Job:
     template = project.template(name)
     known = read_parameters(template)
@@ -106,5 +113,5 @@ def _plan_one(
         name=name,
         parameters=parameters,
         changed={key: [value, usual[key]] for key, value in changes.items() if value != usual[key]},
-        depends_on=[*package_files(project, template), *quoted_files(project, template)],
+        depends_on=[*modules.used_by(template), *quoted_files(project, template)],
     )

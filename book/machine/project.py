@@ -1,9 +1,10 @@
-"""Where is everything? The book's folder, and the places inside it."""
+"""The book's folder, the places inside it, and errors that its reader can put right."""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,3 +79,10 @@ def say(line: str) -> None:
 def relative(path: Path, root: Path) -> Path:
     """A path as seen from the root, where it lies below."""
     return path.relative_to(root) if path.is_relative_to(root) else path
+
+
+def search_path(*folders: Path) -> str:
+    """PYTHONPATH for processes that are started: these folders, what there is, the machine's."""
+    inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    paths = [*map(str, folders), *inherited, str(Path(__file__).parents[2])]
+    return os.pathsep.join(dict.fromkeys(filter(None, paths)))

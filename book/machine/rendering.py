@@ -1,20 +1,41 @@
-"""Can it be read? The pages are built strictly, and published only when they are whole."""
+"""Rendering of the pages: built strictly, published only when they are whole, and only when needed.
+
+A build remembers a digest of all that it was made from. While that stays the same, nothing is
+executed and Sphinx isn't started.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from book.machine.audience import AUDIENCES, check_audience
 from book.machine.execution import execute, summarize
-from book.machine.project import BookError, Project, need, say
+from book.machine.project import BookError, Project, need, say, search_path
+from genkl.provenance import usable_cores
+from genkl.storage import write_json
 
 INSTRUCTOR_PAGES = "book/instructor"
 """The folder of the pages that only instructors get."""
+
+SOURCES = ("book", "notebooks", "genkl", "results", "teaching", "benchmarks", "*.yml", "*.toml")
+"""What pages and numbers are made from: files of the root, and folders with all that is below."""
+
+PAGES = Path("_build", "html")
+"""Where Jupyter Book puts the pages, below the folder that it is given."""
+
+WHOLE = "whole.json"
+"""A file beside a build, written when it succeeded: what it was made from, and what it made."""
 
 
 def build_html(project: Project, output: Path, *, audience: str = AUDIENCES[0]) -> Path:
@@ -39,6 +60,7 @@ def build_html(project: Project, output: Path, *, audience: str = AUDIENCES[0]) 
         "GENKL_PROFILE": project.profile,
         "GENKL_ALREADY_EXECUTED": "1",
         "GENKL_AUDIENCE": check_audience(audience),
+        "PYTHONPATH": search_path(project.root),
     }
     output.mkdir(parents=True, exist_ok=True)
     if audience == "instructor":
@@ -49,7 +71,7 @@ def build_html(project: Project, output: Path, *, audience: str = AUDIENCES[0]) 
         # A page that was read once does not warn a second time: start afresh.
         shutil.rmtree(output / "_build" / ".doctrees", ignore_errors=True)
         raise BookError("the pages could not be built; the warnings above say why")
-    return output / "_build" / "html"
+    return output / PAGES
 
 
 def _instructors_toc(project: Project, output: Path) -> Path:
@@ -87,22 +109,76 @@ def render(project: Project, *, jobs: int | None = None, audience: str = AUDIENC
     Raises:
         BookError: a notebook or the build failed; what was published before is still there.
     """
-    staging = (
-        project.profile
-        if check_audience(audience) == AUDIENCES[0]
-        else (f"{project.profile}-{audience}")
-    )
+    built = build(project, jobs=jobs, audience=audience)
+    target = published(project, audience)
+    if listing(target) != listing(built):
+        _publish(built, target)
+    return target / "index.html"
+
+
+def build(project: Project, *, jobs: int | None = None, audience: str = AUDIENCES[0]) -> Path:
+    """Execute what is stale, and build the pages if anything behind them has changed.
+
+    Args and errors are those of `render`.
+
+    Returns:
+        The folder with the pages, which is not published.
+    """
+    suffix = "" if check_audience(audience) == AUDIENCES[0] else f"-{audience}"
+    staging = project.root / "_build" / ".staging" / f"{project.profile}{suffix}"
+    if is_whole(project, staging, jobs):
+        say("Nothing has changed since the pages were rendered.")
+        return staging / PAGES
     outcome = execute(project, jobs=jobs)
     say(summarize(outcome))
     if outcome.failed:
         raise BookError("the book was not rendered, because a notebook failed")
     say("Rendering the pages ...")
-    began = time.monotonic()
-    folder = project.root / "_build" / ".staging" / staging
-    built = build_html(project, folder, audience=audience)
-    _publish(built, published(project, audience))
+    began, sources = time.monotonic(), made_from(project, jobs)
+    built = build_html(project, staging, audience=audience)
+    write_json(staging / WHOLE, [sources, listing(built)])
     say(f"Rendered in {time.monotonic() - began:.1f} s")
-    return published(project, audience) / "index.html"
+    return built
+
+
+def is_whole(project: Project, staging: Path, jobs: int | None = None) -> bool:
+    """Whether a build is all there, and nothing that it was made from has changed."""
+    try:
+        sources, pages = json.loads((staging / WHOLE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(pages == listing(staging / PAGES) and sources == made_from(project, jobs))
+
+
+def made_from(project: Project, jobs: int | None = None) -> str:
+    """A digest of all that executing and rendering depend on: files, versions, machine."""
+    digest = hashlib.sha256(project.profile.encode())
+    digest.update(f"{platform.python_version()} {usable_cores()} {jobs}".encode())
+    installed = Path(sysconfig.get_path("purelib")).glob("*.dist-info")
+    digest.update(" ".join(sorted(path.name for path in installed)).encode())
+    named = [path for pattern in SOURCES for path in project.root.glob(pattern)]
+    for path in _files_in([*named, project.executed]):
+        digest.update(f"{path.relative_to(project.root)} {path.stat().st_size} ".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def listing(folder: Path) -> str:
+    """A digest of which files a folder holds, how long they are, and when they were written."""
+    stats = ((path.relative_to(folder), path.stat()) for path in _files_in([folder]))
+    lines = (f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _files_in(places: Iterable[Path]) -> list[Path]:
+    """The files among some paths and below them, but for hidden ones and what Python caches."""
+    return sorted(
+        path
+        for place in places
+        for path in (place.rglob("*") if place.is_dir() else [place])
+        if not re.search(r"/(\.|__pycache__)", f"/{path.relative_to(place.parent).as_posix()}")
+        and path.is_file()
+    )
 
 
 def _publish(built: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""How does a reader run a chapter? Its parameters, the commands, and the run beside the record."""
+"""The section that ends a chapter: its parameters, the commands, the run beside the record."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def _parameters(
         f"| parameter | meaning | range | here (`{project.profile}`) |",
         "|---|---|---|---|",
     ]
-    for key, one in known.items():
+    for key, parameter in known.items():
         if key != RECORD:
-            value = values.get(key, one.default)
-            cells = (f"`{key}`", one.meaning, one.range or "–", f"`{value!r}`")
+            value = values.get(key, parameter.default)
+            cells = (f"`{key}`", parameter.meaning, parameter.range or "–", f"`{value!r}`")
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(
         [
@@ -105,7 +105,7 @@ def papermill_command(name: str, known: Mapping[str, Parameter], values: Mapping
 
 
 def _free(known: Mapping[str, Parameter]) -> list[str]:
-    return [key for key, one in known.items() if one.range]
+    return [key for key, parameter in known.items() if parameter.range]
 
 
 def _option(key: str, value: Any) -> str:

@@ -1,10 +1,9 @@
-"""How is it shown in a lecture? Slides made of pieces of the rendered pages, a file for each."""
+"""Slides of the lectures, made of pieces of the rendered pages: one file for each lecture."""
 
 from __future__ import annotations
 
 import base64
 import html
-import os
 import re
 import struct
 from collections.abc import Mapping, Sequence
@@ -12,12 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from book.machine.project import BookError, Project, need
+from genkl.storage import write_atomically
 
 LECTURES = "teaching/lectures.yml"
 DECK = "teaching/deck"
 """The folder with the decks' style and script."""
 
 MATHJAX = "_static/mathjax/tex-svg.js"
+
+PIECES = {
+    "p": ":scope > p",
+    "list": ":scope > ul, :scope > ol",
+    "table": "table",
+    "math": ":scope > div.math",
+    "figure": "[id] img",
+    "exercise": "[id]",
+    "theorem": "[id]",
+}
+"""Kind of a piece -> how it is found in a section."""
 
 
 def read_lectures(project: Project) -> list[dict[str, Any]]:
@@ -60,7 +71,6 @@ def build_slides(project: Project, pages: Path, output: Path) -> list[Path]:
     need("bs4")
     book = _Pages(pages)
     made = []
-    output.mkdir(parents=True, exist_ok=True)
     for lecture in read_lectures(project):
         slides = [_title_slide(lecture)]
         for number, slide in enumerate(lecture["slides"], 2):
@@ -69,10 +79,8 @@ def build_slides(project: Project, pages: Path, output: Path) -> list[Path]:
             except BookError as error:
                 raise BookError(f"{LECTURES}, {lecture['name']}, slide {number}: {error}") from None
         path = output / f"{lecture['name']}.html"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(_deck(project, pages, lecture["title"], slides), "utf-8")
-        os.replace(temporary, path)
-        made.append(path)
+        deck = _deck(project, pages, lecture["title"], slides)
+        made.append(write_atomically(path, deck.encode()))
     return made
 
 
@@ -94,7 +102,8 @@ class _Pages:
             self._parsed[page] = parsed
         found = self._parsed[page].find("section", id=name)
         if found is None:
-            known = [one["id"] for one in self._parsed[page].find_all("section", id=True)]
+            sections = self._parsed[page].find_all("section", id=True)
+            known = [section["id"] for section in sections]
             raise BookError(f"{page} has no section {name!r}; it has {', '.join(known)}")
         return found
 
@@ -113,7 +122,8 @@ def _title_slide(lecture: Mapping[str, Any]) -> str:
 def _slide(book: _Pages, slide: Mapping[str, Any]) -> str:
     page, section = slide["page"], book.section(slide["page"], slide["section"])
     title = slide.get("title") or _heading(section)
-    pieces = [_piece(book, page, section, *one) for part in slide["show"] for one in part.items()]
+    shown = [piece for part in slide["show"] for piece in part.items()]
+    pieces = [_piece(book, page, section, kind, which) for kind, which in shown]
     tall = any('class="tall"' in piece for piece in pieces)
     source = f"{page}.html#{slide['section']}"
     return (
@@ -141,24 +151,21 @@ def _piece(book: _Pages, page: str, section: Any, kind: str, which: Any) -> str:
 
 
 def _find(section: Any, kind: str, which: Any) -> Any:
-    if kind == "p":
-        starting = [
-            one
-            for one in section.find_all("p", recursive=False)
-            if " ".join(one.get_text().split()).startswith(which)
-        ]
-        return starting[0] if len(starting) == 1 else None
+    """A piece by its first words, its id, or its number among those of this very section."""
+    if kind not in PIECES:
+        raise BookError(f"{kind!r} is none of {', '.join(PIECES)}")
+    found = section.select(PIECES[kind])
     if kind in ("exercise", "theorem"):
-        return section.find(id=which)
-    named = {"list": ["ul", "ol"], "table": ["table"], "math": ["div"]}
-    if kind not in named:
-        raise BookError(f"{kind!r} is none of p, list, table, math, figure, exercise, theorem")
-    found = section.find_all(named[kind], recursive=kind == "table")
-    if kind == "math":
-        found = [one for one in found if "math" in (one.get("class") or [])]
-    if kind == "table":
-        found = [one for one in found if one.find_parent("section") is section]
+        return next((piece for piece in found if piece["id"] == which), None)
+    found = [piece for piece in found if piece.find_parent("section") is section]
+    if kind == "p":
+        found = [piece for piece in found if _words(piece).startswith(which)]
+        return found[0] if len(found) == 1 else None
     return found[which - 1] if 0 < which <= len(found) else None
+
+
+def _words(element: Any) -> str:
+    return " ".join(element.get_text().split())
 
 
 def _figure(book: _Pages, page: str, section: Any, name: str) -> str:
@@ -180,12 +187,9 @@ def _standing_alone(element: Any) -> str:
         extra.extract()
     for link in copy.find_all("a"):
         link.unwrap()
-    for one in copy.find_all(True):
-        one.attrs = {
-            key: value
-            for key, value in one.attrs.items()
-            if key in ("class", "colspan", "rowspan", "scope")
-        }
+    for part in copy.find_all(True):
+        kept = part.attrs.keys() & {"class", "colspan", "rowspan", "scope"}
+        part.attrs = {key: value for key, value in part.attrs.items() if key in kept}
     return str(copy)
 
 

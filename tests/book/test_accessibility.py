@@ -10,20 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
-from test_rendered_book import (  # noqa: F401
-    CHAPTERS,
-    PAGES,
-    ROOT,
-    Reader,
-    address,
-    built,
-    reader,
-)
+from rendered_pages import CHAPTERS, PAGES, ROOT, Reader
 
-from book import machine as book
+from book.machine.copies import up_to_date
+from book.machine.project import Project
 
 AXE = (Path(__file__).parent / "assets" / "axe.min.js").read_text("utf-8")
-PROJECT = book.Project(ROOT)
+PROJECT = Project(ROOT)
 BY_ITSELF = ("book/glossary", "book/notation")  # pages that define, and need no tips
 
 # (rule, part of the selector) -> why it stays. All others of these impacts are failures.
@@ -53,11 +46,11 @@ def figure_cells(name: str) -> list[dict[str, Any]]:
     """The cells of a chapter whose executed copy holds a picture, as the chapter has them now."""
     template, copy = (
         json.loads(path.read_text("utf-8"))
-        for path in (PROJECT.template(name), book.Project(ROOT, "tiny").copy(name))
+        for path in (PROJECT.template(name), Project(ROOT, "tiny").copy(name))
     )
     return [
         cell
-        for cell in book.up_to_date(template, copy)["cells"]
+        for cell in up_to_date(template, copy)["cells"]
         if any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
     ]
 
@@ -93,7 +86,7 @@ def test_alternative_texts_and_names_of_figures_differ() -> None:
 @pytest.mark.book
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @every_page
-def test_axe_finds_nothing_serious(reader: Reader, name: str, theme: str) -> None:  # noqa: F811
+def test_axe_finds_nothing_serious(reader: Reader, name: str, theme: str) -> None:
     page = reader.open(name, theme=theme)
     page.evaluate(AXE)
     left = [
@@ -106,7 +99,7 @@ def test_axe_finds_nothing_serious(reader: Reader, name: str, theme: str) -> Non
 
 @pytest.mark.book
 @every_page
-def test_every_picture_has_words(reader: Reader, name: str) -> None:  # noqa: F811
+def test_every_picture_has_words(reader: Reader, name: str) -> None:
     page = reader.open(name)
     texts = page.eval_on_selector_all("article img", "all => all.map((one) => one.alt)")
     for text in texts:
@@ -117,7 +110,7 @@ def test_every_picture_has_words(reader: Reader, name: str) -> None:  # noqa: F8
 @pytest.mark.book
 @every_page
 def test_nothing_scrolls_sideways_on_a_narrow_phone(
-    reader: Reader,  # noqa: F811
+    reader: Reader,
     name: str,
 ) -> None:
     page = reader.open(name, width=360, height=740)
@@ -130,7 +123,7 @@ def test_nothing_scrolls_sideways_on_a_narrow_phone(
 
 @pytest.mark.book
 @every_page
-def test_paper_shows_the_article_and_nothing_else(reader: Reader, name: str) -> None:  # noqa: F811
+def test_paper_shows_the_article_and_nothing_else(reader: Reader, name: str) -> None:
     page = reader.open(name, width=718)  # A4 within its margins
     page.emulate_media(media="print")
     try:
@@ -149,13 +142,13 @@ def test_paper_shows_the_article_and_nothing_else(reader: Reader, name: str) -> 
 # --- Words and symbols explain themselves --------------------------------------------------------
 
 
-def definitions(built: Path) -> dict[str, Any]:  # noqa: F811
+def definitions(built: Path) -> dict[str, Any]:
     text = (built / "_static" / "definitions.js").read_text("utf-8")
     return json.loads(text.partition("=")[2].rstrip().rstrip(";"))
 
 
 @pytest.mark.book
-def test_definitions_come_from_the_glossary_and_the_notation(built: Path) -> None:  # noqa: F811
+def test_definitions_come_from_the_glossary_and_the_notation(built: Path) -> None:
     made = definitions(built)
     names = {name for term in made["terms"] for name in term["names"]}
     assert {"NC", "OOD", "AID", "double-hot", "critical alpha", "conformal threshold"} <= names
@@ -169,7 +162,7 @@ def test_definitions_come_from_the_glossary_and_the_notation(built: Path) -> Non
 
 
 @pytest.mark.book
-def test_a_word_is_explained_by_mouse_keyboard_and_finger(reader: Reader) -> None:  # noqa: F811
+def test_a_word_is_explained_by_mouse_keyboard_and_finger(reader: Reader) -> None:
     page = reader.open("notebooks/1_geometry")
     word, tip = (
         page.locator("a.gloss", has_text="dominant entries").first,
@@ -195,7 +188,7 @@ def test_a_word_is_explained_by_mouse_keyboard_and_finger(reader: Reader) -> Non
 
 
 @pytest.mark.book
-def test_a_word_is_marked_once_and_never_in_code_or_headings(reader: Reader) -> None:  # noqa: F811
+def test_a_word_is_marked_once_and_never_in_code_or_headings(reader: Reader) -> None:
     page = reader.open("notebooks/2_identification")
     marked = page.eval_on_selector_all("article a.gloss", "all => all.map((a) => a.hash)")
     assert len(marked) > 5
@@ -205,7 +198,7 @@ def test_a_word_is_marked_once_and_never_in_code_or_headings(reader: Reader) -> 
 
 
 @pytest.mark.book
-def test_a_symbol_is_explained(reader: Reader) -> None:  # noqa: F811
+def test_a_symbol_is_explained(reader: Reader) -> None:
     page = reader.open("notebooks/1_geometry")
     symbol = page.locator("span.math.gloss[data-meaning^='averaged prediction vector']").first
     symbol.wait_for()
@@ -218,7 +211,7 @@ def test_a_symbol_is_explained(reader: Reader) -> None:  # noqa: F811
 
 @pytest.mark.book
 @pytest.mark.parametrize("name", BY_ITSELF)
-def test_pages_that_define_are_left_alone(reader: Reader, name: str) -> None:  # noqa: F811
+def test_pages_that_define_are_left_alone(reader: Reader, name: str) -> None:
     assert reader.open(name).locator(".gloss").count() == 0
 
 
@@ -227,7 +220,7 @@ def test_pages_that_define_are_left_alone(reader: Reader, name: str) -> None:  #
 
 @pytest.mark.book
 @pytest.mark.parametrize("name", CHAPTERS)
-def test_commands_follow_the_fields(reader: Reader, name: str) -> None:  # noqa: F811
+def test_commands_follow_the_fields(reader: Reader, name: str) -> None:
     page = reader.open(name)
     panel = page.locator("details.rerun").first
     panel.locator("summary").click()
@@ -252,7 +245,7 @@ def test_the_book_has_its_pages_for_teachers_and_readers() -> None:
 
 
 @pytest.mark.book
-def test_an_address_within_a_page_leads_there_though_formulas_move_it(reader: Reader) -> None:  # noqa: F811
+def test_an_address_within_a_page_leads_there_though_formulas_move_it(reader: Reader) -> None:
     page = reader.open("notebooks/7_theory")
     anchors = page.eval_on_selector_all("article section[id]", "all => all.map((one) => one.id)")
     for anchor in (anchors[len(anchors) // 2], anchors[-1]):

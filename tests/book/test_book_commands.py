@@ -8,7 +8,8 @@ import pytest
 
 import book.__main__ as book_main
 from book.__main__ import main
-from book.machine import BookError, Outcome
+from book.machine.execution import Outcome
+from book.machine.project import BookError
 
 
 def test_these_are_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,6 +35,23 @@ def test_a_command_reaches_the_executor(
     assert main([*arguments, "--force"]) == 0
     assert asked == [(tmp_path.resolve(), "long", ["a"], {"jobs": 2, "force": True})]
     assert "1 executed" in capsys.readouterr().out
+
+
+def test_the_pages_are_for_the_audience_that_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(book_main, "render", lambda project, **options: asked.append(options))
+    assert main(["render", "--root", str(tmp_path), "--audience", "student"]) == 0
+    assert asked == [{"jobs": None, "audience": "student"}]
+
+
+def test_an_interruption_is_status_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(book_main, "render", interrupted)
+    assert main(["render", "--root", str(tmp_path)]) == 130
 
 
 def test_a_failing_notebook_is_status_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,14 @@ from typing import Any
 
 import pytest
 
-from book import machine as book
 from book.__main__ import main
-from book.machine import BookError, Project, execution
+from book.machine import execution, rendering
+from book.machine.dependencies import Modules
+from book.machine.execution import change_chapter, execute
+from book.machine.parameters import check_parameters, read_parameters, with_parameters
+from book.machine.profiles import read_overrides
+from book.machine.project import BookError, Project
+from book.machine.rendering import render
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -34,10 +39,12 @@ PACKAGE_FILES = {
     "left.py": "from .base import one\ndef to_left():\n    return one\n",
     "right.py": "def to_right():\n    from genkl.late import late\n    return 2 * late\n",
     "alone.py": "x = 0\n",
-    "book/__init__.py": "",
-    "book/execution.py": "",
     "sub/__init__.py": "from genkl.sub.deep import deep\n",
     "sub/deep.py": "deep = 3\n",
+    "../notebooks/figures/__init__.py": "_EXPORTS = {'bars': 'figures.bars'}\n",
+    "../notebooks/figures/bars.py": "from genkl.alone import x\ndef bars():\n    return x\n",
+    "../notebooks/figures/pies.py": "",
+    "../book/machine.py": "",
 }
 
 
@@ -76,15 +83,26 @@ def manifest(project: Project, text: str) -> None:
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     for name, text in PACKAGE_FILES.items():
-        path = tmp_path / "genkl" / name
+        path = (tmp_path / "genkl" / name).resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     made = Project(tmp_path)
-    made.notebooks.mkdir()
     write(made, "a", "import genkl", "genkl.to_left() + alpha")
-    write(made, "b", "from genkl import to_right", "to_right()")
+    write(
+        made, "b", "import figures as plots", "from genkl import to_right", "to_right(), plots.bars"
+    )
     manifest(made, "quick: {a: {}, b: {}}\nlong: {a: {alpha: 2}, b: {}}\n")
     return made
+
+
+class Started:
+    """What stands for a process of papermill that has ended."""
+
+    def __init__(self, returncode: int):
+        self.returncode = returncode
+
+    def poll(self) -> int:
+        return self.returncode
 
 
 @pytest.fixture
@@ -92,12 +110,19 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Notebooks are copied instead of executed; the names of those that would be."""
     ran: list[str] = []
 
-    def copy_only(project: Project, job: book.Job, prepared: Path, copy: Path, _: int) -> None:
-        ran.append(job.name)
+    def copy_only(prepared: Path, copy: Path, log: Path, **_: object) -> Started:
+        ran.append(copy.stem)
         shutil.copy(prepared, copy)
+        return Started(0)
 
-    monkeypatch.setattr(execution, "_run_papermill", copy_only)
+    monkeypatch.setattr(execution, "start_papermill", copy_only)
     return ran
+
+
+def failing(prepared: Path, copy: Path, log: Path, **_: object) -> Started:
+    """A process of papermill that comes to nothing."""
+    log.write_text(f"{copy.stem}: no")
+    return Started(1)
 
 
 def command(project: Project, *arguments: str) -> int:
@@ -108,18 +133,18 @@ def command(project: Project, *arguments: str) -> int:
 
 
 def test_what_has_not_changed_is_not_executed_again(project: Project, instant: list[str]) -> None:
-    assert sorted(book.execute(project).executed) == ["a", "b"]
-    again = book.execute(project)
+    assert sorted(execute(project).executed) == ["a", "b"]
+    again = execute(project)
     assert again.executed == []
     assert sorted(again.unchanged) == ["a", "b"]
     assert sorted(instant) == ["a", "b"]
 
 
 def test_touching_a_file_executes_nothing(project: Project, instant: list[str]) -> None:
-    book.execute(project)
+    execute(project)
     for path in [project.template("a"), *project.root.glob("genkl/*.py")]:
         os.utime(path, (path.stat().st_atime + 60, path.stat().st_mtime + 60))
-    assert book.execute(project).executed == []
+    assert execute(project).executed == []
 
 
 @pytest.mark.parametrize(
@@ -129,48 +154,51 @@ def test_touching_a_file_executes_nothing(project: Project, instant: list[str]) 
         ("base.py", ["a"]),  # imported by left, relatively
         ("right.py", ["b"]),
         ("late.py", ["b"]),  # imported by right, inside a function
-        ("alone.py", []),
-        ("book/execution.py", []),
+        ("alone.py", ["b"]),  # by way of a figure
+        ("sub/deep.py", []),
+        ("../notebooks/figures/bars.py", ["b"]),
+        ("../notebooks/figures/pies.py", []),
+        ("../book/machine.py", []),
         ("__init__.py", []),  # only a table of names
     ],
 )
 def test_editing_a_package_file_executes_the_notebooks_that_use_it(
     project: Project, instant: list[str], file: str, executed: list[str]
 ) -> None:
-    book.execute(project)
+    execute(project)
     with (project.root / "genkl" / file).open("a") as stream:
         stream.write("# edited\n")
-    assert sorted(book.execute(project).executed) == executed
+    assert sorted(execute(project).executed) == executed
 
 
 def test_other_parameters_content_or_versions_execute_again(
     project: Project, instant: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    book.execute(project)
+    execute(project)
     manifest(project, "quick: {a: {alpha: 0.9}, b: {}}")
-    assert book.execute(project).executed == ["a"]
+    assert execute(project).executed == ["a"]
     write(project, "b", "from genkl import to_right", "to_right() + 1")
-    assert book.execute(project).executed == ["b"]
+    assert execute(project).executed == ["b"]
     project.copy("b").unlink()
-    assert book.execute(project).executed == ["b"]
+    assert execute(project).executed == ["b"]
     monkeypatch.setattr(execution, "_versions", lambda root: {"torch": "99"})
-    assert sorted(book.execute(project).executed) == ["a", "b"]
+    assert sorted(execute(project).executed) == ["a", "b"]
 
 
 def test_a_file_that_a_notebook_names_is_a_dependency(project: Project, instant: list[str]) -> None:
     data = project.root / "data.csv"
     data.write_text("1")
     write(project, "a", "open('../data.csv')")
-    book.execute(project)
+    execute(project)
     data.write_text("2")
-    assert book.execute(project).executed == ["a"]
+    assert execute(project).executed == ["a"]
 
 
 def test_profiles_are_kept_apart(project: Project, instant: list[str]) -> None:
-    book.execute(project)
+    execute(project)
     long = Project(project.root, "long")
-    assert sorted(book.execute(long).executed) == ["a", "b"]
-    assert book.execute(project).executed == []
+    assert sorted(execute(long).executed) == ["a", "b"]
+    assert execute(project).executed == []
     assert "alpha: float = 2" in long.copy("a").read_text()
     assert "alpha: float = 1.05" in project.copy("a").read_text()
 
@@ -178,26 +206,28 @@ def test_profiles_are_kept_apart(project: Project, instant: list[str]) -> None:
 def test_only_the_named_are_executed_and_force_executes_anyway(
     project: Project, instant: list[str]
 ) -> None:
-    assert book.execute(project, ["b"]).executed == ["b"]
-    assert book.execute(project, ["b"]).executed == []
-    assert book.execute(project, ["b"], force=True).executed == ["b"]
+    assert execute(project, ["b"]).executed == ["b"]
+    assert execute(project, ["b"]).executed == []
+    assert execute(project, ["b"], force=True).executed == ["b"]
 
 
 def test_threads_do_not_depend_on_how_many_are_stale(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threads: list[int] = []
+    threads: list[str] = []
 
-    def remember(project: Project, job: book.Job, prepared: Path, copy: Path, given: int) -> None:
-        threads.append(given)
+    def remember(
+        prepared: Path, copy: Path, log: Path, *, cwd: Path, env: dict[str, str]
+    ) -> object:
+        threads.append(env["OMP_NUM_THREADS"])
         shutil.copy(prepared, copy)
+        return Started(0)
 
-    monkeypatch.setattr(execution, "_run_papermill", remember)
-    monkeypatch.setattr(execution, "_cores", lambda: 8)
-    book.execute(project)
-    book.execute(project, ["a"], force=True)
-    assert threads == [4, 4, 4]
-    assert execution._kernel_environment(project, 4)["OMP_NUM_THREADS"] == "4"
+    monkeypatch.setattr(execution, "start_papermill", remember)
+    monkeypatch.setattr(execution, "usable_cores", lambda: 8)
+    execute(project)
+    execute(project, ["a"], force=True)
+    assert threads == ["4", "4", "4"]
 
 
 def test_a_kernel_that_did_not_start_is_started_again(
@@ -205,26 +235,56 @@ def test_a_kernel_that_did_not_start_is_started_again(
 ) -> None:
     attempts: list[str] = []
 
-    def start(project: Project, job: book.Job, prepared: Path, copy: Path, _: int) -> str | None:
-        attempts.append(job.name)
+    def start(prepared: Path, copy: Path, log: Path, **_: object) -> Started:
+        attempts.append(copy.stem)
+        log.write_text("no")
         made = json.loads(prepared.read_text())
-        if job.name == "b":  # fails in a cell: another attempt would do the same
+        if copy.stem == "b":  # fails in a cell: another attempt would do the same
             made["cells"][1]["metadata"]["papermill"] = {"start_time": "now"}
         copy.write_text(json.dumps(made))
-        return None if attempts.count("a") == 2 and job.name == "a" else f"{job.name}: no"
+        return Started(0 if attempts.count("a") == 2 and copy.stem == "a" else 1)
 
-    monkeypatch.setattr(execution, "_run_papermill_once", start)
-    outcome = book.execute(project, jobs=1)
+    monkeypatch.setattr(execution, "start_papermill", start)
+    outcome = execute(project, jobs=1)
     assert outcome.executed == ["a"]
     assert outcome.failed.keys() == {"b"}
     assert attempts == ["a", "a", "b"]
+
+
+def test_no_more_run_at_once_than_were_asked_for(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: list[Started] = []
+    counts: list[int] = []
+
+    class Slow(Started):
+        looks = 0
+
+        def poll(self) -> int | None:
+            self.looks += 1
+            if self.looks == 3:
+                running.remove(self)
+            return None if self.looks < 3 else 0
+
+    def start(prepared: Path, copy: Path, log: Path, **_: object) -> Started:
+        running.append(Slow(0))
+        counts.append(len(running))
+        shutil.copy(prepared, copy)
+        return running[-1]
+
+    monkeypatch.setattr(execution, "start_papermill", start)
+    monkeypatch.setattr(execution, "POLL_SECONDS", 0)
+    execute(project, jobs=1)
+    assert counts == [1, 1]
+    execute(project, jobs=2, force=True)
+    assert counts == [1, 1, 1, 2]
 
 
 # --- What a notebook depends on --------------------------------------------------------------
 
 EVERYTHING = {
     "__init__.py", "alone.py", "base.py", "late.py", "left.py", "right.py",
-    "sub/__init__.py", "sub/deep.py",
+    "sub/__init__.py", "sub/deep.py", "figures/__init__.py", "figures/bars.py", "figures/pies.py",
 }  # fmt: skip
 
 
@@ -245,17 +305,20 @@ EVERYTHING = {
         ("from genkl.sub.deep import deep", {"sub/__init__.py", "sub/deep.py"}),
         ("%matplotlib inline\n!ls\nfrom genkl import alone", {"alone.py"}),
         ("model.eval()\nfrom genkl import alone", {"alone.py"}),
-        ("from genkl import *", EVERYTHING),
+        ("from genkl import *\nto_left()", {"left.py", "base.py"}),
+        ("from genkl import unknown", set()),
+        ("import figures\nfigures.bars()", {"figures/bars.py", "alone.py"}),
+        ("from figures import pies, bars", {"figures/bars.py", "figures/pies.py", "alone.py"}),
         ("import genkl\nprint(vars(genkl))", EVERYTHING),
-        ("import genkl\ngenkl.unknown", EVERYTHING),
         ("import importlib\nimportlib.import_module('genkl.left')", EVERYTHING),
         ("this is no Python", EVERYTHING),
     ],
 )
 def test_dependencies_are_read_from_the_code(project: Project, code: str, files: set[str]) -> None:
     write(project, "a", code)
-    found = book.package_files(project, project.template("a"))
-    assert {path.relative_to(project.root / "genkl").as_posix() for path in found} == files
+    found = Modules(project).used_by(project.template("a"))
+    names = {path.relative_to(project.root).as_posix().partition("/")[2] for path in found}
+    assert names == files
 
 
 # --- Parameters ------------------------------------------------------------------------------
@@ -270,14 +333,14 @@ def test_values_replace_literals_and_nothing_else() -> None:
         "off: bool = False"
     )
     values = {"alpha": 0.9, "name": "it's", "seed": 7, "sizes": (3,), "off": True}
-    assert book.with_parameters(source, values) == (
+    assert with_parameters(source, values) == (
         "# α is the paper's\n"
         "alpha: float = 0.9  # stays, β too\n"
         'name: str = "it\'s"; seed = 7\n'
         "sizes: tuple[int, ...] = (3,)\n"
         "off: bool = True"
     )
-    assert book.with_parameters(source, {}) == source
+    assert with_parameters(source, {}) == source
 
 
 @pytest.mark.parametrize(
@@ -298,8 +361,8 @@ def test_values_of_the_declared_type_are_taken(
     project: Project, declared: str, value: object
 ) -> None:
     write(project, "a", parameters=declared)
-    known = book.read_parameters(project.template("a"))
-    book.check_parameters("a", known, {"x": value})
+    known = read_parameters(project.template("a"))
+    check_parameters("a", known, {"x": value})
 
 
 @pytest.mark.parametrize(
@@ -320,9 +383,9 @@ def test_values_of_the_declared_type_are_taken(
 )
 def test_values_of_another_type_are_refused(project: Project, declared: str, value: object) -> None:
     write(project, "a", parameters=declared)
-    known = book.read_parameters(project.template("a"))
+    known = read_parameters(project.template("a"))
     with pytest.raises(BookError, match="declared"):
-        book.check_parameters("a", known, {"x": value})
+        check_parameters("a", known, {"x": value})
 
 
 @pytest.mark.parametrize(
@@ -347,7 +410,7 @@ def test_a_request_that_cannot_be_met_is_refused_before_any_work(
 ) -> None:
     manifest(project, text)
     with pytest.raises(BookError, match=message):
-        book.execute(Project(project.root, profile), names)
+        execute(Project(project.root, profile), names)
     assert instant == []
     assert command(project, "execute", "--profile", profile, *names) == 1
 
@@ -355,12 +418,12 @@ def test_a_request_that_cannot_be_met_is_refused_before_any_work(
 def test_parameters_are_literals(project: Project) -> None:
     write(project, "a", parameters="x: int = 1\ny: int = x + 1")
     with pytest.raises(BookError, match="literals"):
-        book.execute(project)
+        execute(project)
 
 
 def test_a_notebook_that_keeps_a_record_is_told_where(project: Project, instant: list[str]) -> None:
     write(project, "a", parameters='record_path: str = ""')
-    book.execute(project)
+    execute(project)
     told = "\"record_path: str = '../_executed/quick/records/a.json'\""
     assert told in project.copy("a").read_text()
 
@@ -371,39 +434,39 @@ def test_a_notebook_that_keeps_a_record_is_told_where(project: Project, instant:
 def test_a_changed_parameter_is_kept_until_it_is_reset(
     project: Project, instant: list[str]
 ) -> None:
-    book.execute(project)
-    assert book.change_chapter(project, "a", {"alpha": "0.9"}).executed == ["a"]
+    execute(project)
+    assert change_chapter(project, "a", {"alpha": "0.9"}).executed == ["a"]
     made = json.loads(project.copy("a").read_text())
     assert made["metadata"]["genkl"]["changed"] == {"alpha": [0.9, 1.05]}
-    assert book.execute(project).executed == []
+    assert execute(project).executed == []
     assert "alpha: float = 0.9" in project.copy("a").read_text()
-    assert book.change_chapter(project, "a", {}, reset=True).executed == ["a"]
+    assert change_chapter(project, "a", {}, reset=True).executed == ["a"]
     assert "alpha: float = 1.05" in project.copy("a").read_text()
-    assert book.execute(project).executed == []
-    assert book.read_overrides(project) == {}
+    assert execute(project).executed == []
+    assert read_overrides(project) == {}
 
 
 def test_without_changes_a_chapter_is_executed_as_it_is(
     project: Project, instant: list[str]
 ) -> None:
-    book.change_chapter(project, "a", {"alpha": "0.9"})
-    assert book.change_chapter(project, "a", {}).executed == ["a"]
-    assert book.read_overrides(project) == {"a": {"alpha": 0.9}}
+    change_chapter(project, "a", {"alpha": "0.9"})
+    assert change_chapter(project, "a", {}).executed == ["a"]
+    assert read_overrides(project) == {"a": {"alpha": 0.9}}
 
 
 def test_a_change_to_the_usual_value_is_no_change(project: Project, instant: list[str]) -> None:
-    book.change_chapter(project, "a", {"alpha": "1.05"})
-    assert book.read_overrides(project) == {}
+    change_chapter(project, "a", {"alpha": "1.05"})
+    assert read_overrides(project) == {}
 
 
 def test_a_change_that_fails_is_not_kept(
     project: Project, instant: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    book.change_chapter(project, "a", {"alpha": "0.9"})
+    change_chapter(project, "a", {"alpha": "0.9"})
     good = project.copy("a").read_bytes()
-    monkeypatch.setattr(execution, "_run_papermill", lambda *_: "a: no")
-    assert book.change_chapter(project, "a", {"alpha": "0.1"}).failed
-    assert book.read_overrides(project) == {"a": {"alpha": 0.9}}
+    monkeypatch.setattr(execution, "start_papermill", failing)
+    assert change_chapter(project, "a", {"alpha": "0.1"}).failed
+    assert read_overrides(project) == {"a": {"alpha": 0.9}}
     assert project.copy("a").read_bytes() == good
 
 
@@ -426,6 +489,97 @@ def test_a_change_that_makes_no_sense_is_refused(
     assert command(project, "chapter", *arguments) == 1
     assert message in capsys.readouterr().err
     assert instant == []
+
+
+# --- Pages that are whole ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def built(instant: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Pages are written without Sphinx; the profiles that were built."""
+    made: list[str] = []
+
+    def build_html(project: Project, output: Path, *, audience: str) -> Path:
+        made.append(project.profile)
+        page = output / rendering.PAGES / "index.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(f"{project.profile} {len(made)}")
+        return page.parent
+
+    monkeypatch.setattr(rendering, "build_html", build_html)
+    return made
+
+
+def test_pages_are_built_again_only_when_something_behind_them_has_changed(
+    project: Project, instant: list[str], built: list[str]
+) -> None:
+    page = project.root / "book" / "page.md"
+    page.write_text("words")
+    record = project.executed / "records" / "a.json"
+    render(project)
+    executed = len(instant)
+    os.utime(page, (1, 1))
+    (project.root / "book" / "__pycache__").mkdir()
+    (project.root / "book" / "__pycache__" / "machine.pyc").write_text("compiled")
+    (project.root / "book" / ".page.md.swp").write_text("an editor's")
+    assert render(project).read_text() == "quick 1"
+    assert built == ["quick"]
+
+    changes = [page, project.root / "_config.yml", project.root / "genkl" / "alone.py", record]
+    for count, path in enumerate(changes, 2):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"# changed {count}")
+        render(project)
+        assert render(project).read_text() == f"quick {count}"
+    template = json.loads(project.template("a").read_text())
+    template["cells"][0]["source"] = "# Other words"
+    before = len(instant)
+    project.template("a").write_text(json.dumps(template))
+    assert render(project).read_text() == f"quick {len(changes) + 2}"
+    assert len(instant) == before
+    assert before == executed + 1  # alone.py is behind a figure of b
+
+
+def test_cores_and_jobs_decide_threads_and_so_count(
+    project: Project, built: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render(project)
+    render(project, jobs=1)
+    monkeypatch.setattr(rendering, "usable_cores", lambda: 64)
+    render(project)
+    assert len(built) == 3
+
+
+def test_what_is_published_is_mended_from_what_was_built(
+    project: Project, built: list[str]
+) -> None:
+    page = render(project)
+    page.unlink()
+    assert render(project).read_text() == "quick 1"
+    assert render(Project(project.root, "long")).read_text() == "long 2"
+    assert render(project).read_text() == "quick 1"
+    assert built == ["quick", "long"]
+    damaged = project.root / "_build/.staging/quick" / rendering.PAGES / "index.html"
+    damaged.write_text("half")
+    assert render(project).read_text() == "quick 3"
+
+
+def test_after_a_failure_pages_are_built_again(
+    project: Project, built: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render(project)
+    whole = rendering.build_html
+    (project.root / "book" / "page.md").write_text("{ref}`nowhere`")
+
+    def fail(*_: object, **__: object) -> Path:
+        raise BookError("a warning")
+
+    monkeypatch.setattr(rendering, "build_html", fail)
+    for _ in range(2):
+        with pytest.raises(BookError, match="a warning"):
+            render(project)
+    monkeypatch.setattr(rendering, "build_html", whole)
+    assert render(project).read_text() == "quick 2"
 
 
 # --- With real kernels -----------------------------------------------------------------------
@@ -456,7 +610,7 @@ def test_a_failing_notebook_hides_nothing_and_destroys_nothing(
     assert not list(project.executed.glob(".running-*"))
 
     write(project, "a", "print('mended')")
-    outcome = book.execute(project)
+    outcome = execute(project)
     assert (outcome.executed, outcome.unchanged) == (["a"], ["b"])
     assert not partial.exists()
 
@@ -464,7 +618,7 @@ def test_a_failing_notebook_hides_nothing_and_destroys_nothing(
 @pytest.mark.book
 def test_a_kernel_that_dies_is_a_failure(project: Project) -> None:
     write(project, "a", "import os", "os._exit(3)")
-    outcome = book.execute(project, ["a"])
+    outcome = execute(project, ["a"])
     assert "a: code cell 3 of 3, which begins `os._exit(3)`, failed" in outcome.failed["a"]
     assert "Kernel died" in outcome.failed["a"]
     assert not project.copy("a").exists()

@@ -7,7 +7,6 @@ import html
 import io
 import itertools
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -22,7 +21,6 @@ from genkl import presets
 ROOT = Path(__file__).parents[2]
 STATIC = ROOT / "book" / "_static" / "explorer"
 PAGE = (ROOT / "book" / "explorer.md").read_text("utf-8")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PRESETS = {
     "Clothing1M": presets.CLOTHING1M,
     "Food-101N": presets.FOOD101N,
@@ -79,22 +77,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
         "utf-8",
     )
     return page.as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        if os.environ.get("GENKL_REQUIRE_BROWSER"):
-            pytest.fail(f"no browser found: install one of {', '.join(BROWSERS)}")
-        pytest.skip(f"no browser found ({', '.join(BROWSERS)}): the explorer was not looked at")
-    from playwright.sync_api import sync_playwright
-
-    flags = ["--no-sandbox", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=executable, args=flags)
-        yield opened
-        opened.close()
 
 
 class Explorer:

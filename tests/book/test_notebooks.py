@@ -12,11 +12,15 @@ from typing import Any
 
 import pytest
 
-from book import machine as book
+from book.machine.dependencies import Modules
+from book.machine.parameters import check_parameters, read_parameters
+from book.machine.profiles import plan, read_manifest
+from book.machine.project import Project
 
 ROOT = Path(__file__).parents[2]
-PROJECT = book.Project(ROOT)
+PROJECT = Project(ROOT)
 NAMES = PROJECT.names()
+MODULES = Modules(PROJECT)
 EXERCISE = re.compile(r"\{exercise(?:-start)?\}[^\n]*\n(?::[^\n]*\n)*?:label: (\S+)")
 SOLUTION = re.compile(r"\{solution(?:-start)?\} (\S+)\n((?::[^\n]*\n)*)")
 
@@ -53,9 +57,9 @@ def test_one_parameters_cell_of_annotated_literals(name: str) -> None:
         assert isinstance(node, ast.AnnAssign), ast.unparse(node)
         assert node.value is not None
         ast.literal_eval(node.value)
-    known = book.read_parameters(PROJECT.template(name))
+    known = read_parameters(PROJECT.template(name))
     assert known
-    book.check_parameters(name, known, {key: one.default for key, one in known.items()})
+    check_parameters(name, known, {key: one.default for key, one in known.items()})
 
 
 @every_notebook
@@ -92,44 +96,64 @@ def test_begins_with_a_title_and_ends_with_exercises_that_have_solutions(name: s
     assert all(":class: dropdown" in options for _, options in solutions)
 
 
-@pytest.mark.parametrize("profile", book.read_manifest(ROOT))
+@pytest.mark.parametrize("profile", read_manifest(ROOT))
 def test_every_profile_is_valid(profile: str) -> None:
-    planned = book.plan(book.Project(ROOT, profile), overrides={})
+    planned = plan(Project(ROOT, profile), overrides={})
     assert sorted(job.name for job in planned) == sorted(NAMES)
 
 
 def test_the_usual_profiles_exist() -> None:
-    assert set(book.read_manifest(ROOT)) == {"quick", "full", "tiny"}
+    assert set(read_manifest(ROOT)) == {"quick", "full", "tiny"}
+
+
+# Runs each piece of code in a fork of one process, and tells which modules of ours it has loaded.
+LOADED = """
+import json, os, sys
+import matplotlib.pyplot, pandas, sklearn.metrics, timm  # once for all
+sys.path[:0] = json.loads(sys.argv[1])
+for name, code in json.load(sys.stdin).items():
+    if not os.fork():
+        exec(code)
+        mine = [m.__file__ for n, m in sys.modules.items() if n.startswith(("genkl.", "figures"))]
+        print(json.dumps([name, mine]), flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0, name
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, set[Path]]:
+    """The files of the checkout that each notebook's imports load."""
+    codes = {}
+    for name in NAMES:
+        nodes = list(ast.walk(ast.parse("\n".join(sources(name, "code")))))
+        imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = [
+            node
+            for node in nodes
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "genkl"
+        ]
+        codes[name] = "\n".join(map(ast.unparse, [*imports, *names]))
+    folders = json.dumps([str(ROOT), str(PROJECT.notebooks)])
+    run = [sys.executable, "-P", "-c", LOADED, folders]
+    done = subprocess.run(run, input=json.dumps(codes), capture_output=True, text=True, check=True)
+    return {
+        name: {Path(path).resolve() for path in paths}
+        for name, paths in map(json.loads, done.stdout.splitlines())
+    }
 
 
 @every_notebook
-def test_dependencies_cover_what_is_loaded(name: str) -> None:
-    tree = ast.parse("\n".join(sources(name, "code")))
-    lines = [
-        ast.unparse(node)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-    ]
-    lines += [
-        f"{node.value.id}.{node.attr}"
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "genkl"
-    ]
-    lines += [
-        "import sys",
-        "print('loaded', *(m.__file__ for n, m in sys.modules.items() if n.startswith('genkl.')))",
-    ]
-    run = [sys.executable, "-P", "-c", "\n".join(lines)]
-    done = subprocess.run(run, capture_output=True, text=True, check=True, cwd=ROOT)
-    loaded = {Path(path).resolve() for path in done.stdout.split("loaded", 1)[1].split()}
-    known = {path.resolve() for path in book.package_files(PROJECT, PROJECT.template(name))}
-    assert loaded
-    assert loaded <= known
+def test_dependencies_cover_what_is_loaded(name: str, loaded: dict[str, set[Path]]) -> None:
+    known = {path.resolve() for path in MODULES.used_by(PROJECT.template(name))}
+    assert loaded[name]
+    lazy = {MODULES.files[package].resolve() for package in MODULES.exports}
+    assert loaded[name] - lazy <= known
 
 
 def test_a_chapter_does_not_depend_on_what_it_does_not_use() -> None:
-    names = {path.name for path in book.package_files(PROJECT, PROJECT.template("1_geometry"))}
+    names = {path.name for path in MODULES.used_by(PROJECT.template("1_geometry"))}
     assert "divergence.py" in names
     assert not names & {"networks.py", "models.py", "pipeline.py", "train.py"}

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
-import os
-import shutil
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-import yaml
-
-from book import machine as book
+from rendered_pages import CHAPTERS, PAGES, Reader
 
 pytestmark = pytest.mark.book
-
-ROOT = Path(__file__).parents[2]
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
-PAGES = [TOC["root"], *(entry["file"] for part in TOC["parts"] for entry in part["chapters"])]
-CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 # The lowest contrast between a text and what is painted behind it, with the text.
 CONTRAST = """() => {
@@ -60,80 +45,6 @@ CONTRAST = """() => {
   }
   return {...lowest, background: luminance(parse(getComputedStyle(document.body).backgroundColor))};
 }"""
-
-
-@pytest.fixture(scope="module")
-def built() -> Path:
-    """The folder with the pages; a warning fails the build."""
-    project = book.Project(ROOT, "tiny")
-    outcome = book.execute(project, overrides={})
-    assert not outcome.failed, book.summarize(outcome)
-    return book.build_html(project, ROOT / "_build" / ".staging" / "tiny")
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture(scope="module")
-def address(built: Path) -> Iterator[str]:
-    handler = functools.partial(QuietHandler, directory=str(built))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-
-
-@dataclass
-class Reader:
-    """A page of the browser, and what it asked for."""
-
-    page: object
-    address: str
-    elsewhere: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-
-    def open(self, name: str, width: int = 1280, height: int = 900, theme: str = "light"):
-        page = self.page
-        page.set_viewport_size({"width": width, "height": height})
-        page.emulate_media(color_scheme=theme)
-        page.goto(f"{self.address}{name}.html", wait_until="load")
-        page.evaluate("(theme) => { document.documentElement.dataset.theme = theme; }", theme)
-        if page.locator("article .math").count():
-            page.wait_for_function("window.MathJax?.startup?.promise !== undefined")
-            page.evaluate("() => MathJax.startup.promise.then(() => true)")
-        page.evaluate("() => document.fonts.ready.then(() => true)")
-        return page
-
-
-@pytest.fixture(scope="module")
-def reader(address: str) -> Iterator[Reader]:
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        if os.environ.get("GENKL_REQUIRE_BROWSER"):
-            pytest.fail(f"no browser found: install one of {', '.join(BROWSERS)}")
-        pytest.skip(f"no browser found ({', '.join(BROWSERS)}): the pages were not looked at")
-    from playwright.sync_api import sync_playwright
-
-    flags = ["--no-sandbox", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=flags)
-        made = Reader(browser.new_page(), address)
-        local = (address, "data:", "blob:")
-
-        def asked(request) -> None:
-            if not request.url.startswith(local):
-                made.elsewhere.append(request.url)
-
-        def answered(response) -> None:
-            if response.status >= 400:
-                made.errors.append(f"{response.status} {response.url}")
-
-        made.page.on("request", asked)
-        made.page.on("response", answered)
-        yield made
-        browser.close()
 
 
 def test_every_page_is_built(built: Path) -> None:

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from book import machine as book
 from book.machine import comparison, copies, online, rerun
 from book.machine.parameters import read_parameters
+from book.machine.profiles import plan, read_manifest
 from book.machine.project import BookError, Project
 
 ROOT = Path(__file__).parents[2]
@@ -74,9 +74,9 @@ def test_every_parameter_says_what_it_means_and_every_number_its_range(name: str
             assert re.fullmatch(r"[\d.]+ to [\d.]+", one.range), f"{name}: {one.name} [LOW to HIGH]"
 
 
-@pytest.mark.parametrize("profile", book.read_manifest(ROOT))
+@pytest.mark.parametrize("profile", read_manifest(ROOT))
 def test_the_values_of_every_profile_lie_in_the_range(profile: str) -> None:
-    for job in book.plan(Project(ROOT, profile), overrides={}):
+    for job in plan(Project(ROOT, profile), overrides={}):
         for key, one in read_parameters(PROJECT.template(job.name)).items():
             if found := re.fullmatch(r"([\d.]+) to ([\d.]+)", one.range):
                 low, high = map(float, found.groups())
@@ -323,6 +323,7 @@ def test_the_setup_cell_does_nothing_where_the_package_is(capsys: Any) -> None:
     assert Path.cwd() == here
     fetch = "git clone --quiet --depth 1 --branch trunk https://github.com/someone/some-book"
     assert f"{fetch} some-book" in source
+    assert "pip install --quiet './some-book[train,plots]'" in source  # what chapters import
 
 
 @every_notebook

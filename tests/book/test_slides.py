@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_rendered_book import BROWSERS, ROOT, built  # noqa: F401
+from rendered_pages import ROOT
 
-from book import machine as book
-from book.machine import BookError, Project
-from book.machine.slides import LECTURES
+from book.machine.project import BookError, Project
+from book.machine.slides import LECTURES, build_slides, read_lectures
 
 PROJECT = Project(ROOT)
-NAMES = [lecture["name"] for lecture in book.read_lectures(PROJECT)]
+NAMES = [lecture["name"] for lecture in read_lectures(PROJECT)]
 
 # One pixel: a PNG that any browser shows.
 PNG = bytes.fromhex(
@@ -63,7 +60,7 @@ def test_a_slide_shows_pieces_of_the_page_and_stands_alone(small: tuple[Project,
         slide({"p": "First words"}, {"list": 1}, {"math": 1}, {"figure": "fig-one"}),
         slide({"table": 1}, section="inner", title="Other"),
     )
-    (path,) = book.build_slides(project, pages, project.root / "out")
+    (path,) = build_slides(project, pages, project.root / "out")
     text = path.read_text()
     slides = re.findall(r'<section class="slide.*?</section>', text, re.DOTALL)
     assert len(slides) == 3
@@ -97,7 +94,7 @@ def test_a_piece_that_is_not_there_is_named(
     project, pages = small
     lecture(project, slide({"p": "First"}), wrong)
     with pytest.raises(BookError, match="one, slide 3") as raised:
-        book.build_slides(project, pages, project.root / "out")
+        build_slides(project, pages, project.root / "out")
     assert message in str(raised.value)
     assert not list((project.root / "out").glob("*.html"))
 
@@ -107,7 +104,7 @@ def test_a_plan_that_makes_no_sense_is_refused(small: tuple[Project, Path], text
     project, _ = small
     (project.root / LECTURES).write_text(text)
     with pytest.raises(BookError, match=r"lectures\.yml"):
-        book.read_lectures(project)
+        read_lectures(project)
 
 
 def test_there_are_three_lectures() -> None:
@@ -118,24 +115,9 @@ def test_there_are_three_lectures() -> None:
 
 
 @pytest.fixture(scope="module")
-def decks(built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:  # noqa: F811
-    made = book.build_slides(PROJECT, built, tmp_path_factory.mktemp("slides"))
+def decks(built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    made = build_slides(PROJECT, built, tmp_path_factory.mktemp("slides"))
     return {path.stem: path for path in made}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        if os.environ.get("GENKL_REQUIRE_BROWSER"):
-            pytest.fail(f"no browser found: install one of {', '.join(BROWSERS)}")
-        pytest.skip("no browser found: the slides were not looked at")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 def shown(page: Any) -> str:
@@ -153,7 +135,7 @@ def test_a_deck_is_whole_and_turns(browser: Any, decks: dict[str, Path], name: s
     page.goto(decks[name].as_uri())
     page.evaluate("() => MathJax.startup.promise.then(() => true)")
     count = page.locator("section.slide").count()
-    lectures = {one["name"]: one for one in book.read_lectures(PROJECT)}
+    lectures = {one["name"]: one for one in read_lectures(PROJECT)}
     assert count == len(lectures[name]["slides"]) + 1
     assert shown(page) == f"1 / {count}"
     for key, number in {

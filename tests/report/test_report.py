@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from test_accessibility import AXE, RUN_AXE
-from test_explorer import browser  # noqa: F401
 
 from genkl import nc_score, threshold_for_budget, uniform_like_vectors
 from genkl.cli import main
@@ -394,7 +393,7 @@ def sample(count: int = 60, k: int = 4, features: bool = True, hostile: bool = T
 class Page:
     """A report in a browser, with what it asked for and what went wrong."""
 
-    def __init__(self, browser, path: Path, **options) -> None:  # noqa: F811
+    def __init__(self, browser, path: Path, **options) -> None:
         self.context = browser.new_context(**{"viewport": {"width": 1100, "height": 900}} | options)
         self.page = self.context.new_page()
         self.asked: list[str] = []
@@ -418,7 +417,7 @@ class Page:
 
 
 @pytest.fixture
-def opened(browser, tmp_path: Path):  # noqa: F811
+def opened(browser, tmp_path: Path):
     """Opens an assessment; in the end nothing came from elsewhere and nothing went wrong."""
     pages: list[Page] = []
 

@@ -18,16 +18,23 @@ from hypothesis import strategies as st
 
 import teaching
 from book.machine.audience import student_notebook
-from genkl.cli import main
-from teaching import catalogue, questions
-from teaching.handout import TEMPLATES
+from teaching import questions
+from teaching.__main__ import main
+from teaching.handout import (
+    TEMPLATES,
+    read_roster,
+    require_own_numbers,
+    student_seed,
+    write_homework,
+    write_labs,
+)
 
 SEEDS = (0, 1, 7, 2027)
 NOTEBOOKS = sorted(TEMPLATES.glob("*.ipynb"))
 MISTAKES = [
     (name, number)
     for name, question in teaching.QUESTIONS.items()
-    for number in range(len(getattr(question, "mistakes", ())))
+    for number in range(len(question.mistakes))
 ]
 tasks = {seed: teaching.homework_task(seed) for seed in SEEDS}
 
@@ -53,17 +60,16 @@ def test_the_right_answer_agrees_exactly_and_in_three_digits(name: str, seed: in
 @pytest.mark.parametrize(("name", "number"), MISTAKES)
 def test_each_usual_mistake_gets_its_own_hint(name: str, number: int, seed: int) -> None:
     question, task = teaching.QUESTIONS[name], tasks[seed]
-    assert isinstance(question, teaching.Question)
     mistake = question.mistakes[number]
-    assert teaching.hint_for(question, task, mistake.answer(task)) == mistake.hint
+    assert teaching.hint_for(question, task, mistake(task)) == questions.hint_of(mistake)
 
 
 @every_question
 def test_hints_differ_and_tell_no_answer(name: str) -> None:
     question, task = teaching.QUESTIONS[name], tasks[0]
-    hints = [mistake.hint for mistake in getattr(question, "mistakes", ())]
-    hints += [question.hint] if isinstance(question, teaching.Question) else []
+    hints = [questions.hint_of(solve) for solve in (question.solve, *question.mistakes)]
     assert len(set(hints)) == len(hints)
+    assert all(len(hint) > 20 for hint in hints)
     for number in np.ravel(np.asarray(question.solve(task), dtype=float)):
         if number % 1:
             assert not any(f"{abs(number):.3g}" in hint for hint in hints)
@@ -74,10 +80,9 @@ def test_any_other_answer_gets_the_general_hint(name: str) -> None:
     question, task = teaching.QUESTIONS[name], tasks[0]
     odd = np.asarray(question.solve(task), dtype=float) + 17.3
     said = teaching.hint_for(question, task, odd)
-    if isinstance(question, teaching.Question):
-        assert said == question.hint
-    else:
-        assert "probabilities" in said
+    assert (
+        ("probabilities" in said) if question.judge else (said == questions.hint_of(question.solve))
+    )
 
 
 @pytest.mark.parametrize("answer", [..., None, [..., ...], [1.0, None]])
@@ -158,9 +163,9 @@ def test_a_negative_seed_is_refused() -> None:
 
 
 def test_seeds_belong_to_a_student_and_a_term() -> None:
-    seeds = {teaching.student_seed(who, term) for who in ("ada", "bo") for term in ("1", "2")}
+    seeds = {student_seed(who, term) for who in ("ada", "bo") for term in ("1", "2")}
     assert len(seeds) == 4
-    assert teaching.student_seed("ada", "1") in seeds
+    assert student_seed("ada", "1") in seeds
     assert all(0 <= seed < 2**32 for seed in seeds)
 
 
@@ -185,12 +190,12 @@ def roster(tmp_path: Path, text: str) -> Path:
 )
 def test_a_roster_that_makes_no_sense_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        teaching.read_roster(roster(tmp_path, text))
+        read_roster(roster(tmp_path, text))
 
 
 def test_a_roster_that_is_not_there_is_named_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="a CSV file with a column 'student'"):
-        teaching.read_roster(tmp_path / "nobody.csv")
+        read_roster(tmp_path / "nobody.csv")
 
 
 def written(path: Path) -> dict[str, Any]:
@@ -217,7 +222,7 @@ def test_everyone_gets_a_notebook_and_only_the_instructor_the_key(
     rows = list(csv.DictReader((out / "instructor" / "key.csv").open()))
     assert [row["student"] for row in rows] == ["ada"] * 10 + ["bo"] * 10
     for row in rows:
-        task = teaching.homework_task(teaching.student_seed(row["student"], "2027"))
+        task = teaching.homework_task(student_seed(row["student"], "2027"))
         answer = json.loads(row["answer"])
         question = teaching.QUESTIONS[row["question"]]
         assert teaching.hint_for(question, task, answer) == questions.AGREES
@@ -235,6 +240,73 @@ def test_labs_are_handed_out_without_solutions(tmp_path: Path) -> None:
     assert main(["labs", "--out", str(tmp_path / "labs")]) == 0
     made = sorted((tmp_path / "labs").glob("*.ipynb"))
     assert [path.name for path in made] == ["lab_1.ipynb", "lab_2.ipynb"]
+    assert (tmp_path / "labs" / "teaching" / "catalogue.py").exists()
+    assert (tmp_path / "labs" / "figures" / "__init__.py").exists()
+
+
+def test_handed_out_homework_runs_with_genkl_alone(tmp_path: Path) -> None:
+    (path,) = write_homework(["ada"], tmp_path / "out", term="1")
+    installed = tmp_path / "installed"
+    installed.mkdir()
+    (installed / "genkl").symlink_to(TEMPLATES.parent / "genkl")
+    cells = [cell for cell in written(path)["cells"] if cell["cell_type"] == "code"]
+    script = "\n".join("".join(cell["source"]) for cell in cells)
+    script += "\nimport importlib.util, teaching.catalogue as used"
+    script += "\nassert importlib.util.find_spec('book') is None"
+    script += "\nprint(used.__file__, instances.data.splitlines()[2])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=path.parent, env={"PYTHONPATH": str(installed)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.count(questions.MISSING) == len(teaching.QUESTIONS)
+    assert str(path.parent / "teaching" / "catalogue.py") in done.stdout
+    task = teaching.homework_task(student_seed("ada", "1"))
+    assert f"| 0 | {task.given_labels[0]} | {task.pred_probs[0, 0]} | " in done.stdout
+    assert not list(path.parent.rglob("key.csv"))
+
+
+@pytest.mark.book
+def test_a_returned_notebook_is_checked_to_its_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path,) = write_homework(["ada"], tmp_path / "out", term="1")
+    returned = written(path)
+    for cell in returned["cells"]:
+        source = "".join(cell["source"])
+        if source.startswith("tau = ..."):
+            cell["source"] = "tau = 1 / task.num_classes - task.beta\n" + source.partition("\n")[2]
+        if source.startswith("dominant = ..."):
+            cell["source"] = "dominant = nonsense"
+        if source.startswith("flagged = ..."):
+            cell["source"] = "flagged = [True] * 5\n" + source.partition("\n")[2]
+    path.write_text(json.dumps(returned))
+    (path.parent / "teaching" / "__init__.py").write_text(
+        "def check(*_): print('1.2: this agrees')"
+    )
+    before = path.read_bytes()
+    assert main(["check", str(path)]) == 1
+    said = capsys.readouterr().out
+    assert "ada: 1 of 9 answers agree" in said
+    assert "1.1" not in said
+    assert "1.2" not in said
+    assert "  1.4: give True or False for each of the six instances: shape (6,), not (5,)." in said
+    assert "  3.1: no answer" in said
+    assert path.read_bytes() == before
+
+    require_own_numbers(path, "1")
+    with pytest.raises(ValueError, match="those of ada in 2 have"):
+        require_own_numbers(path, "2")
+
+
+@pytest.mark.parametrize(("text", "message"), [("no", "is no notebook"), (None, "No such file")])
+def test_what_is_no_notebook_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, message: str
+) -> None:
+    path = tmp_path / "returned.ipynb"
+    if text:
+        path.write_text(text)
+    assert main(["check", str(path)]) == 1
+    assert message in capsys.readouterr().err
 
 
 def solution_lines(notebook: dict[str, Any]) -> set[str]:
@@ -281,15 +353,16 @@ def test_teaching_notebooks_are_committed_clean(path: Path) -> None:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_solutions_run_and_agree_and_the_students_copy_asks(path: Path, tmp_path: Path) -> None:
     short = {"lab_2": ["-p", "num_seeds", "1", "-p", "train_steps", "25"]}
+    folder = write_labs(tmp_path / "handed out")[0].parent  # with the packages that they import
     for name, notebook in {
         "instructor": written(path),
         "student": student_notebook(written(path)),
     }.items():
-        prepared = tmp_path / f"{name}.ipynb"
+        prepared = folder / f"{name}.ipynb"
         prepared.write_text(json.dumps(notebook))
         command = [sys.executable, "-P", "-m", "papermill", str(prepared), str(prepared)]
         command += ["--no-progress-bar", "--log-level", "ERROR", *short.get(path.stem, [])]
-        subprocess.run(command, check=True, cwd=TEMPLATES.parent)
+        subprocess.run(command, check=True, cwd=folder)
         said = [
             line
             for cell in written(prepared)["cells"]
@@ -309,8 +382,7 @@ def test_the_homework_needs_nothing_but_the_package(tmp_path: Path) -> None:
     assert {path.stem for path in NOTEBOOKS} == {"homework", "lab_1", "lab_2"}
     shutil.copy(TEMPLATES / "homework.ipynb", tmp_path)
     students = ["ada"]
-    made = teaching.write_homework(students, tmp_path / "out", term="1", templates=tmp_path)
+    made = write_homework(students, tmp_path / "out", term="1", templates=tmp_path)
     assert [path.name for path in made] == ["ada.ipynb"]
     with pytest.raises(FileNotFoundError, match=r"homework\.ipynb"):
-        teaching.write_homework(students, tmp_path / "out", term="1", templates=tmp_path / "no")
-    assert catalogue.QUESTIONS is teaching.QUESTIONS
+        write_homework(students, tmp_path / "out", term="1", templates=tmp_path / "no")
