@@ -25,11 +25,12 @@ TINY = replace(
 )
 
 
-@pytest.fixture
-def tiny(monkeypatch):
-    """Digits and a few steps, whatever is asked for."""
-    monkeypatch.setattr(studies, "config_of", lambda data: TINY)
-    yield
+@pytest.fixture(scope="module")
+def tiny():
+    """Digits and a few steps, whatever is asked for; the predictor is trained once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(studies, "config_of", lambda data: TINY)
+        yield
     studies.load.cache_clear()
     studies.groundwork.cache_clear()
 
