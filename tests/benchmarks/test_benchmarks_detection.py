@@ -36,7 +36,7 @@ def planted(count=400, held_out=200, k=5, models=5, seed=0, temperature=1.0):
 
 
 def test_planted_non_conformity_is_found_and_the_budget_is_kept():
-    one = detection.judged("digits", 0, planted())
+    one = detection.judged(0, planted())
     scored = detection.score_all(detection.METHODS, one)
     assert list(scored) == list(detection.METHODS)
     rows = {row["method"]: row for row in detection.measure(one, scored, 50) if row["kind"] == "NC"}
@@ -52,7 +52,7 @@ def test_planted_non_conformity_is_found_and_the_budget_is_kept():
 
 
 def test_a_published_threshold_is_the_methods_own():
-    one = detection.judged("digits", 0, planted())
+    one = detection.judged(0, planted())
     rows = detection.measure(one, detection.score_all(["GenKL", "Jo-SRC", "entropy"], one), 0)
     flagged = {row["method"]: row.get("published_flagged") for row in rows if row["kind"] == "NC"}
     vectors = genkl.uniform_like_vectors(5)
@@ -63,7 +63,7 @@ def test_a_published_threshold_is_the_methods_own():
 
 
 def test_recall_stands_beside_the_share_flagged():
-    one = detection.judged("digits", 0, planted())
+    one = detection.judged(0, planted())
     rows = detection.measure_recall(one, detection.score_all(["GenKL", "entropy"], one))
     budgeted = [row for row in rows if "threshold" not in row]
     assert {(row["method"], row["flagged"]) for row in budgeted} == {
@@ -80,7 +80,7 @@ def test_recall_stands_beside_the_share_flagged():
 
 
 def test_every_instance_has_one_number_of_dominant_entries():
-    one = detection.judged("digits", 0, planted())
+    one = detection.judged(0, planted())
     rows = detection.measure_by_dominant(one, detection.score_all(["GenKL", "entropy"], one))
     assert sum(row["instances"] for row in rows) == 400
     assert sum(row["positives"] for row in rows) == 100
@@ -91,7 +91,7 @@ def test_every_instance_has_one_number_of_dominant_entries():
 
 def test_kinds_are_judged_apart_and_the_unknown_is_left_out():
     kinds = np.array([Kind.CORRECT, Kind.MISLABELLED, Kind.AMBIGUOUS, Kind.OOD, Kind.UNKNOWN] * 80)
-    one = detection.judged("digits", 0, dataclasses.replace(planted(), kinds=kinds))
+    one = detection.judged(0, dataclasses.replace(planted(), kinds=kinds))
     for kind, positives in {"NC": 160, "ambiguous": 80, "OOD": 80}.items():
         rows, truth = one.of_kind(kind)
         assert len(rows) == 160 + positives
@@ -101,7 +101,7 @@ def test_kinds_are_judged_apart_and_the_unknown_is_left_out():
 
 def test_where_only_positives_are_known_the_held_out_are_the_negatives():
     kinds = np.where(np.arange(400) % 4 == 0, Kind.NC, Kind.UNKNOWN)
-    one = detection.judged("clothing1m", 0, dataclasses.replace(planted(), kinds=kinds))
+    one = detection.judged(0, dataclasses.replace(planted(), kinds=kinds))
     rows, truth = one.of_kind("NC")
     assert truth.sum() == 100
     assert (~truth).sum() == 200
@@ -121,7 +121,7 @@ def test_combinations_are_held_against_what_they_add_to():
     features[strange] = -np.abs(rng.normal(size=(len(strange), features.shape[1])))
     logits[:, strange] = logits[:, strange + 1]  # those of conforming ones
     noisy = dataclasses.replace(found.noisy, features=features, logits=logits)
-    one = detection.judged("digits", 0, dataclasses.replace(found, noisy=noisy))
+    one = detection.judged(0, dataclasses.replace(found, noisy=noisy))
     scored = detection.score_all(["GenKL", "entropy", "KNN"], one)
     rows = {r["method"]: r for r in detection.measure_combinations(one, scored, 100)
             if r["kind"] == "NC"}  # fmt: skip
