@@ -29,8 +29,8 @@ from genkl.provenance import code_fingerprint
 from genkl.storage import load_tensors, save_tensors
 
 NUM_MODELS = 10
-CODE = ("genkl.features", "genkl.data", "genkl.losses", "genkl.networks", "genkl.learn.members")
-CODE += ("genkl.predict", "genkl.presets", "genkl.learn")
+CODE = ("genkl.features", "genkl.data", "genkl.losses", "genkl.networks", "genkl.predict")
+CODE += ("genkl.presets", "genkl.learn")
 PARTS = ("noisy", "reference")
 
 

@@ -92,17 +92,10 @@ def run_opening(folder: str) -> dict[str, float]:
     start = time.perf_counter()
     dataset, truth = load_clothing1m(data_root=folder)
     seconds = time.perf_counter() - start
-    return {
-        "seconds": seconds,
-        "extra_mb": peak_mb() - before,
-        "before_mb": before,
-        "peak_mb": peak_mb(),
-        "noisy": len(dataset.noisy),
-        "clean": len(dataset.clean),
-        "validation": len(dataset.validation),
-        "test": len(dataset.test),
-        "nc": int(truth.is_nc.sum()),
-    }
+    memory = {"extra_mb": peak_mb() - before, "before_mb": before, "peak_mb": peak_mb()}
+    names = ("noisy", "clean", "validation", "test")
+    sizes = {name: len(getattr(dataset, name)) for name in names}
+    return {"seconds": seconds, **memory, **sizes, "nc": int(truth.is_nc.sum())}
 
 
 def resident_mb() -> float:
@@ -120,8 +113,8 @@ def measure_opening(folder: Path, repeats: int) -> list[dict]:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         runs.append(json.loads(done.stdout.splitlines()[-1]))
     row = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-    spread = {f"{word}_seconds": function(run["seconds"] for run in runs)
-              for word, function in (("least", min), ("most", max))}  # fmt: skip
+    taken = [run["seconds"] for run in runs]
+    spread = {"least_seconds": min(taken), "most_seconds": max(taken)}
     print(
         f"opening {lines:,} lines: {row['seconds']:.2f} s "
         f"({spread['least_seconds']:.2f} to {spread['most_seconds']:.2f}), "
@@ -163,15 +156,8 @@ def measure_membership(repeats: int) -> list[dict]:
         published = statistics.median(seconds["list, as published"])
         for way, times in seconds.items():
             middle = statistics.median(times)
-            rows.append(
-                {
-                    "instances": size,
-                    "nc": len(nc),
-                    "way": way,
-                    "seconds": middle,
-                    "times_faster": published / middle,
-                }
-            )
+            row = {"instances": size, "nc": len(nc), "way": way, "seconds": middle}
+            rows.append(row | {"times_faster": published / middle})
             print(
                 f"{size:7,} instances, {len(nc):6,} NC  {way:27} {1e3 * middle:10.2f} ms "
                 f"{published / middle:8.0f} x"

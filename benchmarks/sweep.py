@@ -39,10 +39,8 @@ from benchmarks.cells import ADDED, Cell, as_json, parse_setting, select
 from genkl.provenance import changed_modules, code_fingerprint, code_fingerprints, provenance
 from genkl.storage import DamagedFileError, load_json, save_json
 
-__all__ = [
-    "Cell", "Sweep", "WorkerError", "compare_cell", "gather", "listing", "parse_setting",
-    "read_cell", "run_sweep", "select", "status", "sweep_arguments",
-]  # fmt: skip
+__all__ = ["Cell", "Sweep", "WorkerError", "compare_cell", "gather", "listing", "parse_setting"]
+__all__ += ["read_cell", "run_sweep", "select", "status", "sweep_arguments"]
 
 Result = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Outcome = dict[str, Any]

@@ -71,8 +71,9 @@ def wait_until(condition) -> None:
 
 def running(log) -> int:
     """How many seeds have been started and not ended."""
-    seeds = [{p.name.split("-")[1] for p in Path(log).glob(f"{what}-*")}
-             for what in ("begun", "ended")]  # fmt: skip
+    seeds = [
+        {p.name.split("-")[1] for p in Path(log).glob(f"{what}-*")} for what in ("begun", "ended")
+    ]
     return len(seeds[0] - seeds[1])
 
 

@@ -82,9 +82,12 @@ def test_colours_can_be_told_apart():
     # In a simulation of red-green blindness (Machado 2009, severity 1), methods that share a
     # figure keep their distance.
     deutan = np.array(
-        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
-         [-0.011820, 0.042940, 0.968881]]
-    )  # fmt: skip
+        [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ]
+    )
     for group in (
         ["divergence", "entropy"],
         ["GenKL", "GenKL, no NC stage", "given labels", "clean set alone", "GenKL, true NC known"],
@@ -106,8 +109,9 @@ def test_class_counts_are_stacked_by_kind(ax):
     ends = [bar.get_x() + bar.get_width() for bar in ax.patches]
     assert ends == [3, 1, 5, 3]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [
-        "correct label", "out of distribution",
-    ]  # fmt: skip
+        "correct label",
+        "out of distribution",
+    ]
     assert ax.patches[2].get_facecolor() == to_rgba(plots.KIND_COLORS[Kind.OOD])
 
 

@@ -71,8 +71,11 @@ def test_recall_stands_beside_the_share_flagged():
     }
     assert all(row["recall"] <= row["flagged"] / 0.25 + 1e-9 for row in budgeted)
     assert max(row["recall"] for row in budgeted) > 0.97
-    fixed = {row["threshold"]: row["flagged"] for row in rows if row["method"] == "GenKL" and
-             "threshold" in row}  # fmt: skip
+    fixed = {
+        row["threshold"]: row["flagged"]
+        for row in rows
+        if row["method"] == "GenKL" and "threshold" in row
+    }
     vectors = genkl.uniform_like_vectors(5)
     for alpha, flagged in fixed.items():
         mask = genkl.identify_nc(one.evidence.pred_probs, alpha, 0.1, vectors)
@@ -123,8 +126,11 @@ def test_combinations_are_held_against_what_they_add_to():
     noisy = dataclasses.replace(found.noisy, features=features, logits=logits)
     one = detection.judged(0, dataclasses.replace(found, noisy=noisy))
     scored = detection.score_all(["GenKL", "entropy", "KNN"], one)
-    rows = {r["method"]: r for r in detection.measure_combinations(one, scored, 100)
-            if r["kind"] == "NC"}  # fmt: skip
+    rows = {
+        r["method"]: r
+        for r in detection.measure_combinations(one, scored, 100)
+        if r["kind"] == "NC"
+    }
     assert rows["KNN + entropy"]["added_low"] > 0.03
     assert rows["KNN + entropy"]["over"] == "entropy"
     assert abs(rows["entropy + GenKL"]["added"]) < 0.05
@@ -159,9 +165,24 @@ def test_imbalance_thins_out_classes_in_geometric_steps():
 def test_a_record_is_current_until_its_code_or_settings_change(tmp_path, monkeypatch):
     monkeypatch.setattr(detection, "gather", lambda name, seed: planted(120, 60, seed=seed))
     command(
-        monkeypatch, "digits", "--seeds", "0", "1", "--methods", "GenKL", "GenKL auto", "entropy",
-        "KNN", "--resamples", "20", "--main-only", "--jobs", "1", "--folder", str(tmp_path),
-    )  # fmt: skip
+        monkeypatch,
+        "digits",
+        "--seeds",
+        "0",
+        "1",
+        "--methods",
+        "GenKL",
+        "GenKL auto",
+        "entropy",
+        "KNN",
+        "--resamples",
+        "20",
+        "--main-only",
+        "--jobs",
+        "1",
+        "--folder",
+        str(tmp_path),
+    )
     record = load_record(tmp_path / "digits.json")
     assert stale_because(record, seeds=[0, 1], models=detection.MODELS) == ()
     (reason,) = stale_because(record, seeds=[0, 1, 2])
@@ -194,8 +215,15 @@ def test_digits_are_gathered_once(tmp_path, monkeypatch):
 
 def test_the_committed_records_hold_every_method_on_five_seeds():
     """Whether they are current is shown in the book; that they are whole is tested here."""
-    for name in ("digits", "solar-cells", "clothing-doubt", "clothing-garments", "cifar10h",
-                 "cifar10h-strict", "cifar10n"):  # fmt: skip
+    for name in (
+        "digits",
+        "solar-cells",
+        "clothing-doubt",
+        "clothing-garments",
+        "cifar10h",
+        "cifar10h-strict",
+        "cifar10n",
+    ):
         record = load_record(detection.FOLDER / f"{name}.json")
         assert record["settings"]["seeds"] == list(detection.SEEDS)
         assert record["provenance"]["uncommitted_changes"] is False
@@ -219,8 +247,14 @@ def test_the_papers_data_sets_run_from_their_official_layouts(name, tmp_path, mo
     monkeypatch.setitem(evidence.CASES, name, case)
     monkeypatch.setattr(evidence, "NUM_MODELS", 2)
     assert case.is_present()
-    path = detection.record(name, tmp_path / "out", seeds=[0], methods=["GenKL", "entropy"],
-                            resamples=0, with_conditions=False)  # fmt: skip
+    path = detection.record(
+        name,
+        tmp_path / "out",
+        seeds=[0],
+        methods=["GenKL", "entropy"],
+        resamples=0,
+        with_conditions=False,
+    )
     rows = load_record(path)["tables"]["scores"]
     assert {row["kind"] for row in rows} == {"NC"}
     assert {row["method"] for row in rows} == {"GenKL", "entropy"}

@@ -221,8 +221,11 @@ def test_a_result_of_another_function_is_stale(tmp_path):
 def test_several_rows_of_a_cell_are_several_rows_of_the_table(tmp_path):
     table = sweep([Cell({"seed": 4}), Cell({"seed": 7})], tmp_path, "sweep_runs:rows").table()
     assert table[["seed", "step", "value"]].to_numpy().tolist() == [
-        [4, 0, 4], [4, 1, 5], [7, 0, 7], [7, 1, 8]
-    ]  # fmt: skip
+        [4, 0, 4],
+        [4, 1, 5],
+        [7, 0, 7],
+        [7, 1, 8],
+    ]
 
 
 TOY = """
@@ -258,8 +261,9 @@ def test_results_of_other_code_are_stale(tmp_path, monkeypatch):
     fresh = subprocess.run(
         [sys.executable, "-c", "import toy; print(toy.go('never'), toy.go(), toy.go())"],
         env={**ENVIRONMENT, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"},
-        capture_output=True, text=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+    )
     assert fresh.stdout.strip() == "(0, [2, 4]) (2, [3, 6]) (0, [3, 6])", fresh.stderr
     assert "2 of 2 results are of other code" in fresh.stderr
 
@@ -351,8 +355,12 @@ def test_processes_give_what_one_process_gives_and_survive_their_deaths(tmp_path
 def start(folder, *options, **more):
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "sweep_runs", str(folder), *options],
-        env=ENVIRONMENT, start_new_session=True, stderr=subprocess.PIPE, text=True, **more,
-    )  # fmt: skip
+        env=ENVIRONMENT,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        **more,
+    )
 
 
 def wait_until(condition, process):
@@ -456,11 +464,21 @@ def dask_cluster(tmp_path_factory):
 
     def begin(*words):
         process = subprocess.Popen(
-            [sys.executable, "-m", "dask", *words, "--scheduler-file", str(address_file),
-             "--no-dashboard"],
-            cwd=folder, env=environment, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "dask",
+                *words,
+                "--scheduler-file",
+                str(address_file),
+                "--no-dashboard",
+            ],
+            cwd=folder,
+            env=environment,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         started.append(process)
         return process
 

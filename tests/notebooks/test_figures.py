@@ -53,8 +53,9 @@ def ax():
 def test_looks_are_bars_that_fill_the_row(ax):
     shares = pd.DataFrame(
         [[0.5, 0.0, 0.3, 0.2], [0.0, 1.0, 0.0, 0.0]],
-        index=["one", "other"], columns=list(REPORT_COLORS),
-    )  # fmt: skip
+        index=["one", "other"],
+        columns=list(REPORT_COLORS),
+    )
     plot_looks(ax, shares)
     widths = np.array([bar.get_width() for bar in ax.patches]).reshape(4, 2)
     np.testing.assert_allclose(widths.T, 100 * shares)
@@ -139,10 +140,14 @@ def test_photographs_are_shown_whole_whatever_their_shape():
 
 def test_differences_to_a_base_have_a_row_per_data_set_and_a_zero_line(ax):
     frame = pd.DataFrame(
-        {"case": ["digits", "clothes"] * 2, "method": ["GenKL"] * 2 + ["GenKL auto"] * 2,
-         "difference": [-0.1, 0.2, 0.0, 0.1], "low": [-0.2, 0.1, -0.1, 0.0],
-         "high": [0.0, 0.3, 0.1, 0.2]}
-    )  # fmt: skip
+        {
+            "case": ["digits", "clothes"] * 2,
+            "method": ["GenKL"] * 2 + ["GenKL auto"] * 2,
+            "difference": [-0.1, 0.2, 0.0, 0.1],
+            "low": [-0.2, 0.1, -0.1, 0.0],
+            "high": [0.0, 0.3, 0.1, 0.2],
+        }
+    )
     plot_over_base(ax, frame, "case", "AUROC less entropy's")
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["clothes", "digits"]
     assert any(np.allclose(line.get_xdata(), 0) for line in ax.get_lines())
