@@ -19,11 +19,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.identification import peak_mb
+from benchmarks.measuring import peak_mb, resident_mb, take_turns
 
 RECORD = Path("results/benchmarks/indices.json")
 NOISY = 1_000_000
@@ -98,12 +99,6 @@ def run_opening(folder: str) -> dict[str, float]:
     return {"seconds": seconds, **memory, **sizes, "nc": int(truth.is_nc.sum())}
 
 
-def resident_mb() -> float:
-    """Memory that this process has resident now, from Linux's own field for it."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
-
-
 def measure_opening(folder: Path, repeats: int) -> list[dict]:
     """Medians over processes."""
     lines = write_index(folder, NOISY, VERIFIED, BOTH)
@@ -143,16 +138,10 @@ def measure_membership(repeats: int) -> list[dict]:
                 find_rows(pa.array(keys), pa.array(nc)) >= 0
             ),
         }
-        seconds: dict[str, list[float]] = {way: [] for way in ways}
         expected = np.zeros(size, bool)
         expected[chosen] = True
-        for _ in range(repeats):
-            for way, work in ways.items():
-                start = time.perf_counter()
-                found = work()
-                seconds[way].append(time.perf_counter() - start)
-                if not np.array_equal(found, expected):
-                    raise RuntimeError(f"{way} found other instances than there are")
+        timed = {way: partial(seconds_of, way, work, expected) for way, work in ways.items()}
+        seconds = take_turns(timed, repeats)
         published = statistics.median(seconds["list, as published"])
         for way, times in seconds.items():
             middle = statistics.median(times)
@@ -163,6 +152,16 @@ def measure_membership(repeats: int) -> list[dict]:
                 f"{published / middle:8.0f} x"
             )
     return rows
+
+
+def seconds_of(way: str, work: Callable[[], np.ndarray], expected: np.ndarray) -> float:
+    """Of one call, whose result is checked."""
+    start = time.perf_counter()
+    found = work()
+    seconds = time.perf_counter() - start
+    if not np.array_equal(found, expected):
+        raise RuntimeError(f"{way} found other instances than there are")
+    return seconds
 
 
 def by_set(keys: list[str], nc: list[str]) -> np.ndarray:

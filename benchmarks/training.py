@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 import genkl
+from benchmarks.measuring import take_turns
 from genkl import Engine, Examples, Phase, Role, fit, linear_head, relabel_instances, small_cnn
 from genkl.data import Split
 from genkl.data.base import make_split
@@ -332,20 +333,6 @@ def _works(name: str, take: Callable[[int], None], case: Case, device: str) -> b
         print(f"{device:5} {case.name:18} {name:24} doesn't work here: {why}")
         return False
     return True
-
-
-def take_turns(
-    ways: Mapping[str, Callable[[], float]], turns: int, patience: float = np.inf
-) -> dict[str, list[float]]:
-    """Seconds of each way in each turn; after two turns, none begins when patience is spent."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    started = time.perf_counter()
-    for turn in range(turns):
-        if turn > 1 and time.perf_counter() - started > patience:
-            break
-        for name, way in ways.items():
-            seconds[name].append(way())
-    return seconds
 
 
 def timed(take: Callable[[int], None], count: int, device: str) -> float:
