@@ -24,8 +24,17 @@ from genkl.data.registry import CIFAR10
 from genkl.data.sources import find_data
 
 CLASS_NAMES = (
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-)  # fmt: skip
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
 BINARY_FILES = {"train": CIFAR10.layouts[0][:5], "test": CIFAR10.layouts[0][5:]}
 PARQUET_FILES = dict(zip(("train", "test"), CIFAR10.layouts[1], strict=True))
 SHAPE = (3, 32, 32)

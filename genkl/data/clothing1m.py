@@ -26,9 +26,21 @@ from genkl.data.sources import find_data
 from genkl.data.splitting import check_limit, draw_rows
 
 CLASS_NAMES = (
-    "T-Shirt", "Shirt", "Knitwear", "Chiffon", "Sweater", "Hoodie", "Windbreaker", "Jacket",
-    "Downcoat", "Suit", "Shawl", "Dress", "Vest", "Underwear",
-)  # fmt: skip
+    "T-Shirt",
+    "Shirt",
+    "Knitwear",
+    "Chiffon",
+    "Sweater",
+    "Hoodie",
+    "Windbreaker",
+    "Jacket",
+    "Downcoat",
+    "Suit",
+    "Shawl",
+    "Dress",
+    "Vest",
+    "Underwear",
+)
 LABEL_LISTS = ("noisy_label_kv.txt", "clean_label_kv.txt")
 KEY_LISTS = {
     "noisy": "noisy_train_key_list.txt",

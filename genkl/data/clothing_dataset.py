@@ -36,9 +36,17 @@ from genkl.data.splitting import check_counts, take_stratified
 from genkl.data.tables import read_texts
 
 CLASS_NAMES = (
-    "T-Shirt", "Longsleeve", "Pants", "Shoes", "Shirt",
-    "Dress", "Outwear", "Shorts", "Hat", "Skirt",
-)  # fmt: skip
+    "T-Shirt",
+    "Longsleeve",
+    "Pants",
+    "Shoes",
+    "Shirt",
+    "Dress",
+    "Outwear",
+    "Shorts",
+    "Hat",
+    "Skirt",
+)
 DOUBT = {"Not sure": Kind.AMBIGUOUS, "Other": Kind.OOD, "Skip": Kind.NC}
 GARMENTS = dict.fromkeys(
     ("Polo", "Undershirt", "Blazer", "Hoodie", "Body", "Top", "Blouse"), Kind.OOD
@@ -49,10 +57,12 @@ KIND_OF = {**dict.fromkeys(CLASS_NAMES, Kind.CORRECT), **DOUBT, **GARMENTS}
 """All 20 labels, the classes first."""
 
 NOT_RELEASED = (
-    "d028580f-9a98-4fb5-a6c9-5dc362ad3f09", "1d0129a1-f29a-4a3f-b103-f651176183eb",
-    "784d67d4-b95e-4abb-baf7-8024f18dc3c8", "c60e486d-10ed-4f64-abab-5bb698c736dd",
+    "d028580f-9a98-4fb5-a6c9-5dc362ad3f09",
+    "1d0129a1-f29a-4a3f-b103-f651176183eb",
+    "784d67d4-b95e-4abb-baf7-8024f18dc3c8",
+    "c60e486d-10ed-4f64-abab-5bb698c736dd",
     "040d73b7-21b5-4cf2-84fc-e1a80231b202",
-)  # fmt: skip
+)
 """Images that the table lists, as "Skip", and that were never published."""
 
 LARGE_SENDER = 60

@@ -110,9 +110,13 @@ CIFAR10H = Source(
 )
 
 CLOTHING1M_LISTS = (
-    "noisy_label_kv.txt", "clean_label_kv.txt", "noisy_train_key_list.txt",
-    "clean_train_key_list.txt", "clean_val_key_list.txt", "clean_test_key_list.txt",
-)  # fmt: skip
+    "noisy_label_kv.txt",
+    "clean_label_kv.txt",
+    "noisy_train_key_list.txt",
+    "clean_train_key_list.txt",
+    "clean_val_key_list.txt",
+    "clean_test_key_list.txt",
+)
 CLOTHING1M = Source(
     name="clothing1m",
     title="Clothing1M",
@@ -136,11 +140,14 @@ FOOD101N = Source(
     folders=("Food-101N_release", "food-101n", "Food-101N", "food101n"),
     layouts=(
         (
-            "meta/classes.txt", "meta/imagelist.tsv", "meta/verified_train.tsv",
-            "meta/verified_val.tsv", "images",
+            "meta/classes.txt",
+            "meta/imagelist.tsv",
+            "meta/verified_train.tsv",
+            "meta/verified_val.tsv",
+            "images",
         ),
     ),
-)  # fmt: skip
+)
 FOOD101 = Source(
     name="food101",
     title="Food-101, the test set for Food-101N",

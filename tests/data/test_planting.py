@@ -100,12 +100,12 @@ def test_a_real_data_set_takes_another_one_as_strangers():
 
 
 def test_same_seed_same_noise():
-    one, _ = plant_noise(*toy(), seed=1, label_noise=0.3, ambiguous_share=0.1)
+    first, _ = plant_noise(*toy(), seed=1, label_noise=0.3, ambiguous_share=0.1)
     same, _ = plant_noise(*toy(), seed=1, label_noise=0.3, ambiguous_share=0.1)
-    other, _ = plant_noise(*toy(), seed=2, label_noise=0.3, ambiguous_share=0.1)
-    assert torch.equal(one.noisy.labels, same.noisy.labels)
-    assert torch.equal(one.noisy.inputs, same.noisy.inputs)
-    assert not torch.equal(one.noisy.labels, other.noisy.labels)
+    second, _ = plant_noise(*toy(), seed=2, label_noise=0.3, ambiguous_share=0.1)
+    assert torch.equal(first.noisy.labels, same.noisy.labels)
+    assert torch.equal(first.noisy.inputs, same.noisy.inputs)
+    assert not torch.equal(first.noisy.labels, second.noisy.labels)
 
 
 @given(st.integers(2, 6), st.integers(0, 60), st.integers(0, 99))

@@ -136,19 +136,19 @@ def server():
 
 def test_a_download_that_breaks_off_goes_on_where_it_stopped(server, tmp_path):
     server.breaks = 2
-    one = Download(server.url, CHECKSUM, "sub/file.bin")
+    file = Download(server.url, CHECKSUM, "sub/file.bin")
     for _ in range(2):
         with pytest.raises(OSError, match="run this again to go on"):
-            download(one, tmp_path, progress=False)
+            download(file, tmp_path, progress=False)
         assert not (tmp_path / "sub/file.bin").exists()
-    assert download(one, tmp_path, progress=False).read_bytes() == CONTENT
+    assert download(file, tmp_path, progress=False).read_bytes() == CONTENT
     starts = [int(asked.removeprefix("bytes=").rstrip("-")) for asked in server.ranges[1:]]
     half, quarter = len(CONTENT) // 2, len(CONTENT) // 4
     assert server.ranges[0] is None
     assert half - CHUNK_BYTES < starts[0] <= half
     assert half + quarter - 2 * CHUNK_BYTES < starts[1] <= half + quarter
     assert [path.name for path in (tmp_path / "sub").iterdir()] == ["file.bin"]
-    download(one, tmp_path, progress=False)
+    download(file, tmp_path, progress=False)
     assert len(server.ranges) == 3  # it is there: nobody asks again
 
 
@@ -160,10 +160,10 @@ def test_a_whole_part_file_needs_nothing_more(server, tmp_path):
 
 def test_a_server_that_knows_no_ranges_sends_it_all_again(server, tmp_path):
     server.knows_ranges, server.breaks = False, 1
-    one = Download(server.url, CHECKSUM, "file.bin")
+    file = Download(server.url, CHECKSUM, "file.bin")
     with pytest.raises(OSError, match="bytes are kept"):
-        download(one, tmp_path, progress=False)
-    assert download(one, tmp_path, progress=False).read_bytes() == CONTENT
+        download(file, tmp_path, progress=False)
+    assert download(file, tmp_path, progress=False).read_bytes() == CONTENT
 
 
 def test_a_wrong_checksum_leaves_nothing_behind(server, tmp_path):
@@ -182,9 +182,9 @@ def test_a_file_of_the_users_is_never_overwritten(server, tmp_path):
 
 
 def test_no_server_at_all_is_an_error_with_a_remedy(tmp_path):
-    one = Download("http://127.0.0.1:9/file.bin", CHECKSUM, "file.bin")
+    file = Download("http://127.0.0.1:9/file.bin", CHECKSUM, "file.bin")
     with pytest.raises(OSError, match="could not be fetched"):
-        download(one, tmp_path, progress=False)
+        download(file, tmp_path, progress=False)
 
 
 def test_fetching_unpacks_what_is_needed_and_makes_the_data_set_present(server, tmp_path):
