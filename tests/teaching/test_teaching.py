@@ -349,6 +349,12 @@ def test_teaching_notebooks_are_committed_clean(path: Path) -> None:
             assert sum(bool(line.strip()) for line in lines) <= 15
 
 
+def without_runs(notebook: dict[str, Any]) -> dict[str, Any]:
+    """A notebook without the cells that train for minutes and wait for no answer."""
+    cells = [cell for cell in notebook["cells"] if "genkl.run_" not in "".join(cell["source"])]
+    return {**notebook, "cells": cells}
+
+
 @pytest.mark.book
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_solutions_run_and_agree_and_the_students_copy_asks(path: Path, tmp_path: Path) -> None:
@@ -356,7 +362,7 @@ def test_solutions_run_and_agree_and_the_students_copy_asks(path: Path, tmp_path
     folder = write_labs(tmp_path / "handed out")[0].parent  # with the packages that they import
     for name, notebook in {
         "instructor": written(path),
-        "student": student_notebook(written(path)),
+        "student": without_runs(student_notebook(written(path))),
     }.items():
         prepared = folder / f"{name}.ipynb"
         prepared.write_text(json.dumps(notebook))
