@@ -1,4 +1,4 @@
-"""Measure the open data sets: loading, feature extraction, linear probes, one round of GenKL.
+"""The benchmark of open data sets: loading, feature extraction, linear probes, one round of GenKL.
 
     GENKL_DATA=/path/to/data python -m benchmarks.datasets
 
@@ -86,7 +86,20 @@ def probe(features: NoisyDataset, truth: Truth) -> float:
     return model.score(features.test.inputs.numpy(), features.test.labels.numpy())
 
 
-def one_round(name: str, seed: int, pixels: int) -> list[genkl.Run]:
+def measure_probes(name: str, pixels: int, seeds: int) -> list[dict]:
+    """A row for each seed: what features of this size can do, and how fast they come."""
+    rows = []
+    for seed in range(seeds):
+        dataset, truth = genkl.load_dataset(name, seed=seed, **CASES[name])
+        speed = measure_extraction(dataset, pixels) if seed == 0 else float("nan")
+        features = genkl.featurize(dataset, size=pixels, progress=False)
+        row = {"data set": name, "pixels": pixels, "seed": seed}
+        rows.append({**row, "accuracy": probe(features, truth), "images per second": speed})
+        print(rows[-1])
+    return rows
+
+
+def run_all(name: str, seed: int, pixels: int) -> list[genkl.Run]:
     """The baselines and a round of GenKL, from the call that digits take."""
     dataset, _ = genkl.load_dataset(name, seed=seed, **CASES[name])
     dataset = genkl.featurize(dataset, size=pixels, progress=False)
@@ -103,32 +116,27 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of splits and runs (default 3)")
     parser.add_argument("--out", type=Path, default=Path("results/data/open_datasets.json"))
     options = parser.parse_args()
-    here = {name for name in CASES if is_present(DATASETS[name].source)}
-    here = {n for n in here if all(is_present(one) for one in DATASETS[n].also_needs)}
+    sources = {n: (DATASETS[n].source, *DATASETS[n].also_needs) for n in CASES}
+    here = {name for name in CASES if all(map(is_present, sources[name]))}
     absent = [name for name in CASES if name not in here]
     if absent:
         print(f"left out, not on this machine: {', '.join(absent)}")
     loading = [measure_loading(name) for name in CASES if name in here]
     print(pd.DataFrame(loading).round(1).to_string(index=False))
 
-    probes = []
-    for name, sizes in PROBED.items():
-        for pixels in sizes if name in here else ():
-            for seed in range(options.seeds):
-                dataset, truth = genkl.load_dataset(name, seed=seed, **CASES[name])
-                speed = measure_extraction(dataset, pixels) if seed == 0 else float("nan")
-                features = genkl.featurize(dataset, size=pixels, progress=False)
-                reached = probe(features, truth)
-                row = {"data set": name, "pixels": pixels, "seed": seed, "accuracy": reached}
-                probes.append({**row, "images per second": speed})
-                print(probes[-1])
-
+    probes = [
+        row
+        for name, sizes in PROBED.items()
+        if name in here
+        for pixels in sizes
+        for row in measure_probes(name, pixels, options.seeds)
+    ]
     runs = [
         run
         for name, pixels in LEARNED.items()
         if name in here
         for seed in range(options.seeds)
-        for run in one_round(name, seed, pixels)
+        for run in run_all(name, seed, pixels)
     ]
     frame = genkl.runs_to_frame(runs)
     if len(frame):
@@ -138,11 +146,7 @@ def main() -> None:
         options.out,
         title="The open data sets: loading, features, linear probes, one round",
         runs=runs,
-        tables={
-            "loading": pd.DataFrame(loading),
-            "probes": pd.DataFrame(probes),
-            "runs": frame,
-        },
+        tables={"loading": pd.DataFrame(loading), "probes": pd.DataFrame(probes), "runs": frame},
         settings={"cases": CASES, "pixels": LEARNED, "absent": absent},
         overwrite=True,
     )

@@ -1,4 +1,4 @@
-"""What the detectors get to see: predictions, features and labels of every benchmark data set.
+"""Evidence for the benchmark of detectors: predictions, features and labels of every data set.
 
 Ten heads (or small networks) are trained on the clean set; they see the noisy instances, and the
 held-out conforming ones, twice: as they are, and in a second view (flipped, or shifted by a
@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import genkl
 from genkl.data import Images, NoisyDataset, Split, Truth
@@ -29,10 +29,9 @@ from genkl.provenance import code_fingerprint
 from genkl.storage import load_tensors, save_tensors
 
 NUM_MODELS = 10
-CODE = (
-    "genkl.features", "genkl.data", "genkl.losses", "genkl.networks", "genkl.learn.iteration",
-    "genkl.predict", "genkl.presets", "genkl.learn",
-)  # fmt: skip
+CODE = ("genkl.features", "genkl.data", "genkl.losses", "genkl.networks", "genkl.predict")
+CODE += ("genkl.presets", "genkl.learn")
+PARTS = ("noisy", "reference")
 
 
 @dataclass(frozen=True)
@@ -68,29 +67,47 @@ class Case:
     def is_present(self) -> bool:
         """Whether they all are."""
         entries = [DATASETS[name] for name in self.needs]
-        return all(is_present(one) for e in entries for one in (e.source, *e.also_needs))
+        return all(is_present(s) for entry in entries for s in (entry.source, *entry.also_needs))
 
 
+GARMENTS = {"non_conforming": "garments", "label_noise": 0.3}
+HELD_OUT = {"labels": "worst", "noisy_limit": 5000, "held_out": ("cat", "truck")}
+STRICT = {"noisy_limit": 5000, "ambiguous_below": 0.6}
 CASES = {
     "digits": Case("digits", "digits (planted)", config="DIGITS"),
-    "solar-cells": Case("solar-cells", "solar cells (an expert's doubt)", config="SOLAR_CELLS",
-                        pixels=160),
-    "clothing-doubt": Case("clothing-dataset", "clothes (people's doubts)",
-                           {"non_conforming": "doubt", "label_noise": 0.3}, pixels=160),
-    "clothing-garments": Case("clothing-dataset", "clothes (foreign garments)",
-                              {"non_conforming": "garments", "label_noise": 0.3}, pixels=160),
-    "cifar10h": Case("cifar10h", "CIFAR-10H (votes; clothes as strangers)",
-                     {"noisy_limit": 5000}, pixels=96, strangers=("clothing-dataset", 0.05)),
-    "cifar10h-strict": Case("cifar10h", "CIFAR-10H (top vote below .6)",
-                            {"noisy_limit": 5000, "ambiguous_below": 0.6}, pixels=96),
-    "cifar10n": Case("cifar10n", "CIFAR-10N (worst labels; two classes held out)",
-                     {"labels": "worst", "noisy_limit": 5000, "held_out": ("cat", "truck")},
-                     pixels=96),
-    "food101n": Case("food101n", "Food-101N (verification labels)",
-                     {"clean_limit": 5000, "noisy_limit": 20_000}, pixels=160),
-    "clothing1m": Case("clothing1m", "Clothing1M (the authors' 200)",
-                       {"clean_limit": 5000}, pixels=160),
-}  # fmt: skip
+    "solar-cells": Case(
+        "solar-cells", "solar cells (an expert's doubt)", config="SOLAR_CELLS", pixels=160
+    ),
+    "clothing-doubt": Case(
+        "clothing-dataset",
+        "clothes (people's doubts)",
+        {"non_conforming": "doubt", "label_noise": 0.3},
+        pixels=160,
+    ),
+    "clothing-garments": Case(
+        "clothing-dataset", "clothes (foreign garments)", GARMENTS, pixels=160
+    ),
+    "cifar10h": Case(
+        "cifar10h",
+        "CIFAR-10H (votes; clothes as strangers)",
+        {"noisy_limit": 5000},
+        pixels=96,
+        strangers=("clothing-dataset", 0.05),
+    ),
+    "cifar10h-strict": Case("cifar10h", "CIFAR-10H (top vote below .6)", STRICT, pixels=96),
+    "cifar10n": Case(
+        "cifar10n", "CIFAR-10N (worst labels; two classes held out)", HELD_OUT, pixels=96
+    ),
+    "food101n": Case(
+        "food101n",
+        "Food-101N (verification labels)",
+        {"clean_limit": 5000, "noisy_limit": 20_000},
+        pixels=160,
+    ),
+    "clothing1m": Case(
+        "clothing1m", "Clothing1M (the authors' 200)", {"clean_limit": 5000}, pixels=160
+    ),
+}
 """The last two are for those who have the data: everything else is public and small. Clothing1M is
 a million images, which take a GPU an hour and two cores days: its 200 would be lost in a sample."""
 
@@ -151,6 +168,34 @@ class Flipped(Images):
         return hashlib.blake2b(b"flipped" + self.images.fingerprint(row), digest_size=16).digest()
 
 
+CLEAN_SIZES = {
+    "digits": (4, 8, 16, 32),
+    "solar-cells": (12, 25, 50),
+    "clothing-dataset": (5, 10, 25),
+    "cifar10h": (5, 10, 25, 50),
+    "cifar10n": (5, 10, 25, 50),
+}
+"""Data set -> clean images of each class; clothes have too few skirts for more."""
+FEWER = 2000
+"""Noisy images of CIFAR-10 in those conditions: each draws others, whose features take time."""
+IMBALANCES = (1.0, 5.0, 20.0)
+
+
+def retrained(case: Case) -> Iterable[tuple[str, float | str, dict[str, Any]]]:
+    """Conditions that need new predictions, as changes to the case."""
+    fewer = {"noisy_limit": FEWER} if case.dataset.startswith("cifar") else {}
+    for size in CLEAN_SIZES.get(case.dataset, ()):
+        yield "clean per class", size, {"options": {**fewer, "clean_per_class": size}}
+    for imbalance in IMBALANCES:
+        yield "imbalance", imbalance, {"imbalance": imbalance, "options": fewer}
+    if case.pixels is None:
+        for network in ("linear_head", "small_cnn", "small_resnet"):
+            yield "network", network, {"network": network, "options": fewer}
+    else:
+        for pixels in (64, 96) if fewer else (64, 96, 160):
+            yield "pixels", pixels, {"pixels": pixels, "options": fewer}
+
+
 def gather(name: str, seed: int, **changes: Any) -> Gathered:
     """Load, train, predict; or read what was kept.
 
@@ -166,22 +211,22 @@ def gather(name: str, seed: int, **changes: Any) -> Gathered:
     key = json.dumps([case.__dict__, seed, NUM_MODELS, code_fingerprint(*CODE)], sort_keys=True)
     digest = hashlib.sha256(key.encode()).hexdigest()[:20]
     path = cache_folder() / "evidence" / f"{name}-{seed}-{digest}.safetensors"
-    if path.exists():
-        tensors, values = load_tensors(path)
-        parts = [
-            Seen(*(tensors[f"{part}.{one}"].numpy() for one in Seen.__annotations__))
-            for part in ("noisy", "reference")
-        ]
-        return Gathered(*parts, tensors["kinds"].numpy(), values["val_accuracy"])
-    found = _gather(case, seed)
-    tensors = {
-        f"{part}.{one}": torch.from_numpy(np.ascontiguousarray(getattr(getattr(found, part), one)))
-        for part in ("noisy", "reference")
-        for one in Seen.__annotations__
-    }
-    tensors["kinds"] = torch.from_numpy(found.kinds)
-    save_tensors(path, tensors, {"val_accuracy": found.val_accuracy})
-    return found
+    if not path.exists():
+        found = _gather(case, seed)
+        tensors = {
+            f"{part}.{name}": torch.from_numpy(np.ascontiguousarray(array))
+            for part in PARTS
+            for name, array in vars(getattr(found, part)).items()
+        }
+        tensors["kinds"] = torch.from_numpy(found.kinds)
+        save_tensors(path, tensors, {"val_accuracy": found.val_accuracy})
+        return found
+    tensors, values = load_tensors(path)
+    seen = (
+        Seen(*(tensors[f"{part}.{name}"].numpy() for name in Seen.__annotations__))
+        for part in PARTS
+    )
+    return Gathered(*seen, tensors["kinds"].numpy(), values["val_accuracy"])
 
 
 def _gather(case: Case, seed: int) -> Gathered:
@@ -190,7 +235,7 @@ def _gather(case: Case, seed: int) -> Gathered:
     second = dataset.map_splits(_second_view)
     if case.pixels is not None:
         dataset, second = (
-            genkl.featurize(one, size=case.pixels, progress=False) for one in (dataset, second)
+            genkl.featurize(view, size=case.pixels, progress=False) for view in (dataset, second)
         )
     if case.network == "linear_head":
         dataset, second = (d.map_inputs(lambda x: x.flatten(1)) for d in (dataset, second))
@@ -199,34 +244,35 @@ def _gather(case: Case, seed: int) -> Gathered:
     models = genkl.pretrain_models(
         dataset, config, seed=seed, make_model=make_model, backbone=None, engine="cpu"
     )
-    parts = {}
-    for part, split in (("noisy", "noisy"), ("reference", "validation")):
-        plain, view = getattr(dataset, split), getattr(second, split)
-        parts[part] = Seen(
-            np.stack([predict_logits(model, plain.inputs).numpy() for model in models]),
-            np.stack([predict_logits(model, view.inputs).numpy() for model in models]),
-            plain.inputs.flatten(1).float().numpy(),
-            plain.labels.numpy(),
-        )
-    reference = parts["reference"]
+    noisy = _see(models, dataset.noisy, second.noisy)
+    reference = _see(models, dataset.validation, second.validation)
     probs = torch.from_numpy(reference.logits).softmax(-1).mean(0)
     accuracy = float((probs.argmax(-1).numpy() == reference.labels).mean())
-    return Gathered(parts["noisy"], reference, truth.kinds, accuracy)
+    return Gathered(noisy, reference, truth.kinds, accuracy)
+
+
+def _see(models: Sequence[nn.Module], split: Split, second: Split) -> Seen:
+    return Seen(
+        np.stack([predict_logits(model, split.inputs).numpy() for model in models]),
+        np.stack([predict_logits(model, second.inputs).numpy() for model in models]),
+        split.inputs.flatten(1).float().numpy(),
+        split.labels.numpy(),
+    )
 
 
 def _load(case: Case, seed: int) -> tuple[NoisyDataset, Truth]:
     dataset, truth = load_dataset(case.dataset, seed=seed, **case.options)
     if case.strangers is not None:
         name, share = case.strangers
-        other, _ = load_dataset(name, seed=seed)
+        strangers, _ = load_dataset(name, seed=seed)
         dataset, truth = genkl.plant_noise(
-            dataset, truth, seed=seed, ood=other.noisy.inputs, ood_share=share
+            dataset, truth, seed=seed, ood=strangers.noisy.inputs, ood_share=share
         )
     if case.imbalance > 1:
         rng = np.random.default_rng([seed, 1])
         rank = rng.permutation(dataset.num_classes)
-        clean, noisy = (_long_tail(s, rank, case.imbalance, rng)
-                        for s in (dataset.clean, dataset.noisy))  # fmt: skip
+        clean = _long_tail(dataset.clean, rank, case.imbalance, rng)
+        noisy = _long_tail(dataset.noisy, rank, case.imbalance, rng)
         dataset = replace(dataset, clean=dataset.clean.take(clean), noisy=dataset.noisy.take(noisy))
         truth = replace(truth, labels=truth.labels[noisy], kinds=truth.kinds[noisy], ids=None)
     return dataset, truth

@@ -20,13 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 import genkl
+from benchmarks.measuring import fastest, peak_mb, take_turns
 
 
 @dataclass(frozen=True)
@@ -96,24 +97,8 @@ def run_case(case: str, name: str, file: str, again: bool) -> dict[str, float]:
     return {"seconds": seconds, "flagged": flagged, "peak_mb": peak_mb()}
 
 
-def peak_mb() -> float:
-    """Most memory this process ever had resident.
-
-    From Linux's own field for it: what `resource.getrusage` says also counts the process that
-    started this one.
-    """
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-
-
-CASES = (
-    "load", "published", "genkl, 1 thread", "genkl, all threads", "genkl, permutation-invariant",
-)  # fmt: skip
+CASES = ("load", "published", "genkl, 1 thread", "genkl, all threads")
+CASES += ("genkl, permutation-invariant",)
 
 
 def measure_process(arguments: list[str]) -> dict[str, float]:
@@ -174,16 +159,6 @@ def measure_sizes(folder: Path, repeats: int) -> list[dict]:
 # -- the floor of this machine -------------------------------------------------------------------
 
 
-def fastest(work: Callable[[], object], repeats: int) -> float:
-    """Seconds of the fastest of several calls."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
 def measure_floor(repeats: int) -> list[dict]:
     """One read, one logarithm per dominant entry, one product, each alone; and the rule itself.
 
@@ -210,22 +185,12 @@ def measure_floor(repeats: int) -> list[dict]:
                 ),
             }
             with threadpool_limits(threads):
-                seconds = dict.fromkeys(parts, np.inf)
-                for _ in range(repeats):
-                    for part, work in parts.items():
-                        seconds[part] = min(seconds[part], fastest(work, 1))
+                ways = {part: partial(fastest, work, 1) for part, work in parts.items()}
+                seconds = {part: min(taken) for part, taken in take_turns(ways, repeats).items()}
             floor = seconds["read"] + seconds["logarithms"] + seconds["product"]
-            rows.append(
-                {
-                    "size": name,
-                    "precision": np.dtype(dtype).name,
-                    "threads": threads,
-                    **seconds,
-                    "floor": floor,
-                    "times_the_floor": seconds["genkl"] / floor,
-                    "dominant_share": dominant.size / probs.size,
-                }
-            )
+            row = {"size": name, "precision": np.dtype(dtype).name, "threads": threads, **seconds}
+            row |= {"floor": floor, "times_the_floor": seconds["genkl"] / floor}
+            rows.append(row | {"dominant_share": dominant.size / probs.size})
             print(
                 f"{name:15} {np.dtype(dtype).name} {threads} thread(s) "
                 + "  ".join(f"{part} {1e3 * s:6.1f} ms" for part, s in seconds.items())
@@ -290,12 +255,8 @@ def run_large(file: str) -> dict[str, float]:
     start = time.perf_counter()
     vectors = genkl.uniform_like_vectors(14)
     done = genkl.identify_file(file, f"{file}.nc.npy", 0.9, 0.03, vectors, overwrite=True)
-    return {
-        "seconds": time.perf_counter() - start,
-        "rows": done.rows,
-        "flagged": done.flagged,
-        "peak_mb": peak_mb(),
-    }
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "rows": done.rows, "flagged": done.flagged, "peak_mb": peak_mb()}
 
 
 def measure_large(folder: Path, rows: int) -> list[dict]:

@@ -19,11 +19,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.identification import peak_mb
+from benchmarks.measuring import peak_mb, resident_mb, take_turns
 
 RECORD = Path("results/benchmarks/indices.json")
 NOISY = 1_000_000
@@ -92,23 +93,10 @@ def run_opening(folder: str) -> dict[str, float]:
     start = time.perf_counter()
     dataset, truth = load_clothing1m(data_root=folder)
     seconds = time.perf_counter() - start
-    return {
-        "seconds": seconds,
-        "extra_mb": peak_mb() - before,
-        "before_mb": before,
-        "peak_mb": peak_mb(),
-        "noisy": len(dataset.noisy),
-        "clean": len(dataset.clean),
-        "validation": len(dataset.validation),
-        "test": len(dataset.test),
-        "nc": int(truth.is_nc.sum()),
-    }
-
-
-def resident_mb() -> float:
-    """Memory that this process has resident now, from Linux's own field for it."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+    memory = {"extra_mb": peak_mb() - before, "before_mb": before, "peak_mb": peak_mb()}
+    names = ("noisy", "clean", "validation", "test")
+    sizes = {name: len(getattr(dataset, name)) for name in names}
+    return {"seconds": seconds, **memory, **sizes, "nc": int(truth.is_nc.sum())}
 
 
 def measure_opening(folder: Path, repeats: int) -> list[dict]:
@@ -120,8 +108,8 @@ def measure_opening(folder: Path, repeats: int) -> list[dict]:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         runs.append(json.loads(done.stdout.splitlines()[-1]))
     row = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-    spread = {f"{word}_seconds": function(run["seconds"] for run in runs)
-              for word, function in (("least", min), ("most", max))}  # fmt: skip
+    taken = [run["seconds"] for run in runs]
+    spread = {"least_seconds": min(taken), "most_seconds": max(taken)}
     print(
         f"opening {lines:,} lines: {row['seconds']:.2f} s "
         f"({spread['least_seconds']:.2f} to {spread['most_seconds']:.2f}), "
@@ -150,33 +138,30 @@ def measure_membership(repeats: int) -> list[dict]:
                 find_rows(pa.array(keys), pa.array(nc)) >= 0
             ),
         }
-        seconds: dict[str, list[float]] = {way: [] for way in ways}
         expected = np.zeros(size, bool)
         expected[chosen] = True
-        for _ in range(repeats):
-            for way, work in ways.items():
-                start = time.perf_counter()
-                found = work()
-                seconds[way].append(time.perf_counter() - start)
-                if not np.array_equal(found, expected):
-                    raise RuntimeError(f"{way} found other instances than there are")
+        timed = {way: partial(seconds_of, way, work, expected) for way, work in ways.items()}
+        seconds = take_turns(timed, repeats)
         published = statistics.median(seconds["list, as published"])
         for way, times in seconds.items():
             middle = statistics.median(times)
-            rows.append(
-                {
-                    "instances": size,
-                    "nc": len(nc),
-                    "way": way,
-                    "seconds": middle,
-                    "times_faster": published / middle,
-                }
-            )
+            row = {"instances": size, "nc": len(nc), "way": way, "seconds": middle}
+            rows.append(row | {"times_faster": published / middle})
             print(
                 f"{size:7,} instances, {len(nc):6,} NC  {way:27} {1e3 * middle:10.2f} ms "
                 f"{published / middle:8.0f} x"
             )
     return rows
+
+
+def seconds_of(way: str, work: Callable[[], np.ndarray], expected: np.ndarray) -> float:
+    """Of one call, whose result is checked."""
+    start = time.perf_counter()
+    found = work()
+    seconds = time.perf_counter() - start
+    if not np.array_equal(found, expected):
+        raise RuntimeError(f"{way} found other instances than there are")
+    return seconds
 
 
 def by_set(keys: list[str], nc: list[str]) -> np.ndarray:

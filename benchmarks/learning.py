@@ -1,4 +1,4 @@
-"""Does it learn better? GenKL against other methods, and GenKL with one piece changed at a time.
+"""The benchmark of learning: GenKL against other methods, and with one piece changed at a time.
 
     GENKL_DATA=/path/to/data python -m benchmarks.learning             # all of it, about an hour
     python -m benchmarks.learning main --only data=digits method=GenKL
@@ -49,10 +49,9 @@ def kept() -> Path:
 def sweep(cells: Sequence[Cell], name: str, options: argparse.Namespace) -> Sweep:
     """Run cells, next to each other those that share data."""
     ordered = sorted(cells, key=lambda cell: (cell["data"], cell["seed"]))
-    return run_sweep(
-        ordered, "benchmarks.studies:run_cell", kept(), jobs=options.jobs,
-        cluster=options.cluster, code=MODULES, rerun=options.rerun, progress=name,
-    )  # fmt: skip
+    where = {"jobs": options.jobs, "cluster": options.cluster, "rerun": options.rerun}
+    function = "benchmarks.studies:run_cell"
+    return run_sweep(ordered, function, kept(), code=MODULES, progress=name, **where)
 
 
 def run_main(data: Sequence[str], options: argparse.Namespace) -> list[Sweep]:
@@ -89,22 +88,25 @@ def _show(table: pd.DataFrame, by: list[str]) -> None:
 
 def _record(part: str, sweeps: dict[str, Sweep], folder: Path, data: Sequence[str]) -> None:
     """One row per run, and one per round."""
-    if any(one.failed for one in sweeps.values()):
+    if any(done.failed for done in sweeps.values()):
         return
     tables = {}
-    for name, one in sweeps.items():
-        table = one.table()
+    for name, done in sweeps.items():
+        table = done.table()
         rounds = table.pop("rounds")
         tables[name] = table.round(5)
         if name == "runs":
             keys = table.drop(columns=["val_accuracy", "test_accuracy", "flagged", "seconds"])
             tables["rounds"] = pd.DataFrame(
-                {**dict(zip(keys, row, strict=True)), **one_round}
+                {**dict(zip(keys, row, strict=True)), **a_round}
                 for row, of_run in zip(keys.itertuples(index=False), rounds, strict=True)
-                for one_round in (of_run if row.study == "rounds" else of_run[:0])
+                for a_round in (of_run if row.study == "rounds" else of_run[:0])
             ).round(5)
-    cases = {name: {"title": CASES[name].title, "options": dict(CASES[name].options),
-                    "pixels": CASES[name].pixels} for name in data}  # fmt: skip
+    cases = {
+        name: {"title": case.title, "options": dict(case.options), "pixels": case.pixels}
+        for name, case in CASES.items()
+        if name in data
+    }
     path = save_record(
         folder / f"{part}.json",
         title=f"End-to-end benchmark: {part}",
@@ -140,8 +142,8 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--data", nargs="+", default=list(CASES), metavar="NAME",
-                        help="data sets: " + ", ".join(CASES))  # fmt: skip
+    names = "data sets: " + ", ".join(CASES)
+    parser.add_argument("--data", nargs="+", default=list(CASES), metavar="NAME", help=names)
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"default: {FOLDER}")
     sweep_arguments(parser)
     options = parser.parse_args()
@@ -161,10 +163,10 @@ def main() -> int:
     stop_on_term()
     work = {"main": run_main, "ablations": run_ablations}
     try:
-        sweeps = [one for part in options.parts or PARTS for one in work[part](here, options)]
+        sweeps = [done for part in options.parts or PARTS for done in work[part](here, options)]
     except ValueError as error:
         parser.error(str(error))
-    return max(exit_status(one) for one in sweeps)
+    return max(map(exit_status, sweeps))
 
 
 if __name__ == "__main__":

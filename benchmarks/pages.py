@@ -1,4 +1,4 @@
-"""Look at the rendered book: loading times from disk, and pictures of its interactive parts.
+"""The benchmark of the rendered pages: loading times from disk, pictures of interactive parts.
 
     make book && python -m benchmarks.pages --screenshots screenshots
 
@@ -14,7 +14,10 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,19 +47,29 @@ def main() -> None:
     options = parser.parse_args()
     if not (HTML / "index.html").is_file():
         sys.exit("nothing is rendered yet: make book")
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        sys.exit(f"no browser found: install one of {', '.join(BROWSERS)}")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+    with open_browser() as browser, tempfile.TemporaryDirectory() as folder:
+        if browser is None:
+            sys.exit(f"no browser found: install one of {', '.join(BROWSERS)}")
         report = write_report(Path(folder) / "report.html")
         table = loading_times(browser, [*pages(), report], options.repeats)
         print(table.round(2).to_string(index=False))
         print(f"slowest: {table['seconds'].max():.2f} s, median: {table['seconds'].median():.2f} s")
         if options.screenshots:
             take_pictures(browser, report, options.screenshots)
+
+
+@contextmanager
+def open_browser() -> Iterator[Any]:
+    """Headless Chromium; None where there is none."""
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
+        yield None
+        return
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield browser
         browser.close()
 
 
@@ -104,19 +117,17 @@ def take_pictures(browser, report: Path, folder: Path) -> None:
     parts |= {"report-image": (report, "dialog")}
     for size, (width, height) in SIZES.items():
         for scheme in SCHEMES:
-            context = browser.new_context(
-                viewport={"width": width, "height": height}, color_scheme=scheme,
-                has_touch=size == "phone",
-            )  # fmt: skip
+            screen = {"viewport": {"width": width, "height": height}, "has_touch": size == "phone"}
+            context = browser.new_context(color_scheme=scheme, **screen)
             page = context.new_page()
             for name, (file, part) in parts.items():
                 page.goto(file.as_uri(), wait_until="load")
                 page.wait_for_timeout(1000)  # formulas have their heights
                 if part == "dialog":
-                    page.locator("#gallery").evaluate("(one) => one.scrollIntoView()")
+                    page.locator("#gallery").evaluate("(part) => part.scrollIntoView()")
                     page.locator("#grid button").first.click()
                 elif part is not None:
-                    page.locator(part).first.evaluate("(one) => one.scrollIntoView()")
+                    page.locator(part).first.evaluate("(part) => part.scrollIntoView()")
                 page.wait_for_timeout(700)  # what fades in has arrived
                 page.screenshot(path=folder / f"{name}-{size}-{scheme}.png")
             context.close()

@@ -1,4 +1,4 @@
-"""How many votes agree with the published formulation? Every k from 2 to 1000, and the presets.
+"""The benchmark of parity: votes that agree with the published formulation, k from 2 to 1000.
 
 python -m benchmarks.parity       # a few minutes; writes results/benchmarks/parity.json
 """
@@ -36,9 +36,8 @@ def compare_presets(rows: int, seeds: int) -> pd.DataFrame:
             probs = draw_predictions(min(rows, size.rows), size.classes, seed)
             for dtype in PRECISIONS:
                 made = compare(probs.astype(dtype), size.alpha, size.beta, vectors)
-                found.append(
-                    {"case": name, "precision": np.dtype(dtype).name, "seed": seed, **made}
-                )
+                row = {"case": name, "precision": np.dtype(dtype).name, "seed": seed}
+                found.append(row | made)
     return pd.DataFrame(found)
 
 

@@ -1,4 +1,4 @@
-"""Measure the report: what it finds, what acting on it is worth, and its page with many images.
+"""The benchmark of the report: what it finds, what acting on it is worth, large pages.
 
     GENKL_DATA=/path/to/data python -m benchmarks.report
 
@@ -12,7 +12,6 @@ other senders. The page is opened in a browser (chromium), where there is one.
 from __future__ import annotations
 
 import argparse
-import shutil
 import tempfile
 import time
 from dataclasses import replace
@@ -26,6 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import genkl
+from benchmarks.pages import open_browser
 from genkl.data import Kind, NoisyDataset, Truth
 from genkl.report import KINDS, Assessment, assess, assess_folder, write_page, write_table
 from genkl.report.assessment import WRONG
@@ -37,7 +37,6 @@ BUDGET = 250
 PIXELS = 160
 PAGE_SIZES = (1_000, 10_000, 100_000)
 MODULES = ("genkl.report.assessment", "genkl.report.folder", "benchmarks.report")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def main() -> None:
@@ -45,47 +44,41 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="of splits and noise (default 5)")
     parser.add_argument("--out", type=Path, default=Path("results/report/clothing.json"))
     options = parser.parse_args()
-    tables: dict[str, list[dict]] = {
-        "found": [],
-        "learned": [],
-        "kinds": [],
-        "page": measure_page(),
-    }
+    tables: dict[str, list[dict]] = {"found": [], "learned": [], "kinds": []}
+    tables["page"] = measure_page()
     for seed in range(options.seeds):
-        for name, rows in one_folder(seed).items():
+        for name, rows in measure_folder(seed).items():
             tables[name] += [{"seed": seed, **row} for row in rows]
         print(pd.DataFrame(tables["learned"]).query("seed == @seed").to_string(index=False))
     frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
     for name, by in (("found", "what"), ("learned", "way"), ("kinds", "truth")):
         print(frames[name].groupby(by, sort=False).mean(numeric_only=True).round(3).to_string())
     print(frames["page"].round(2).to_string(index=False))
+    settings = {"label_noise": NOISE, "budget": BUDGET, "pixels": PIXELS}
     path = genkl.save_record(
         options.out,
         title="The report on a folder of photographs: what it finds, what acting on it is worth",
         tables=frames,
-        settings={
-            "label_noise": NOISE, "budget": BUDGET, "pixels": PIXELS, "seeds": options.seeds,
-        },
+        settings=settings | {"seeds": options.seeds},
         code=MODULES,
         overwrite=True,
-    )  # fmt: skip
+    )
     print(f"written: {path}")
 
 
 # --- What it finds, and what that is worth -------------------------------------------------------
 
 
-def one_folder(seed: int) -> dict[str, list[dict]]:
+def measure_folder(seed: int) -> dict[str, list[dict]]:
     """The report on one folder, and a classifier for each way to act on it."""
     dataset, truth = genkl.load_dataset("clothing-dataset", seed=seed, label_noise=NOISE)
     with tempfile.TemporaryDirectory() as folder:
         labels = Path(folder) / "labels.csv"
         names = write_labels(labels, dataset)
         start = time.perf_counter()
-        found, images = assess_folder(
-            dataset.noisy.inputs.root, labels, class_names=dataset.class_names, size=PIXELS,
-            seed=seed, progress=False,
-        )  # fmt: skip
+        options = {"class_names": dataset.class_names, "size": PIXELS, "progress": False}
+        root = dataset.noisy.inputs.root
+        found, images = assess_folder(root, labels, seed=seed, **options)
         seconds = time.perf_counter() - start
         start = time.perf_counter()
         page = write_page(found, Path(folder) / "report.html", images)
@@ -93,15 +86,13 @@ def one_folder(seed: int) -> dict[str, list[dict]]:
         megabytes = page.stat().st_size / 1e6
     assert found.table["image"].tolist() == names
     inputs = genkl.extract_features(images, size=PIXELS, progress=False).numpy()
-    hand = np.where(
-        truth.labels >= 0, truth.labels, -2
-    )  # what a person would say: a class, or none
-    learned = [
-        {"way": way, "labels": int((labels >= 0).sum()), "by hand": count,
-         "wrong": float((labels != hand)[labels >= 0].mean()),
-         "test_accuracy": accuracy(inputs, labels, dataset, seed)}
-        for way, count, labels in ways(found, inputs, hand, seed)
-    ]  # fmt: skip
+    hand = np.where(truth.labels >= 0, truth.labels, -2)  # what a person says: a class, or none
+    learned = []
+    for way, count, labels in ways(found, inputs, hand, seed):
+        kept = labels >= 0
+        row = {"way": way, "labels": int(kept.sum()), "by hand": count}
+        row["wrong"] = float((labels != hand)[kept].mean())
+        learned.append(row | {"test_accuracy": accuracy(inputs, labels, dataset)})
     learned += genkl_rows(dataset, seed)
     return {
         "found": what_is_found(found, truth, seconds, written, megabytes),
@@ -139,10 +130,8 @@ def ways(found: Assessment, features: np.ndarray, hand: np.ndarray, seed: int):
         taught = np.where(verified >= 0, verified, given)
         taught[is_nc] = -1
         probs = genkl.report.held_out_probs(features, taught, len(found.class_names), seed=seed)
-        second = assess(
-            probs, given, features=features, verified_labels=verified, is_nc=is_nc,
-            alpha=found.thresholds.alpha, seed=seed,
-        )  # fmt: skip
+        known = {"features": features, "verified_labels": verified, "is_nc": is_nc}
+        second = assess(probs, given, alpha=found.thresholds.alpha, seed=seed, **known)
         return suggested(second)
 
     yield "given labels", 0, given
@@ -150,12 +139,9 @@ def ways(found: Assessment, features: np.ndarray, hand: np.ndarray, seed: int):
     yield "take the suggestions", 0, suggested(found)
     yield "250 at random by hand, the rest as given", BUDGET, with_hand(given, random)
     yield "250 first by hand, the rest as given", BUDGET, with_hand(given, first)
-    yield (
-        "250 at random by hand, the rest as suggested",
-        BUDGET,
-        with_hand(suggested(found), random),
-    )
-    yield "250 first by hand, the rest as suggested", BUDGET, with_hand(suggested(found), first)
+    own = suggested(found)
+    yield "250 at random by hand, the rest as suggested", BUDGET, with_hand(own, random)
+    yield "250 first by hand, the rest as suggested", BUDGET, with_hand(own, first)
     yield "250 first by hand, a second report, suggestions", BUDGET, with_hand(again(first), first)
     yield "the truth", len(given), np.where(hand == -2, -1, hand)
 
@@ -172,7 +158,7 @@ def left_out(found: Assessment) -> np.ndarray:
     return np.where(found.kinds() <= WRONG, -1, found.table["given"])
 
 
-def accuracy(features: np.ndarray, labels: np.ndarray, dataset: NoisyDataset, seed: int) -> float:
+def accuracy(features: np.ndarray, labels: np.ndarray, dataset: NoisyDataset) -> float:
     """Of logistic regression that learns from these labels, on photographs of other senders."""
     kept = labels >= 0
     strength = REGULARISATION / features.shape[1]
@@ -186,21 +172,17 @@ def genkl_rows(dataset: NoisyDataset, seed: int) -> list[dict]:
     """The whole method on the same folder, with 250 clean photographs of further senders."""
     features = genkl.featurize(dataset, size=PIXELS, progress=False)
     config = replace(genkl.PHOTOGRAPHS, max_rounds=1)
-    runs = {
-        "GenKL, 250 clean ones besides": genkl.run_genkl(
-            features, config, seed=seed, progress=False
-        )
-    }
+    options = {"seed": seed, "progress": False}
+    runs = {"GenKL, 250 clean ones besides": genkl.run_genkl(features, config, **options)}
     for name, method in (
         ("given labels + fine-tuning, 250 clean ones besides", "given labels + fine-tuning"),
         ("250 clean ones alone", "clean set alone"),
     ):
-        runs[name] = genkl.run_baseline(features, config, method, seed=seed, progress=False)
+        runs[name] = genkl.run_baseline(features, config, method, **options)
+    row = {"labels": len(dataset.noisy), "by hand": len(dataset.clean), "wrong": None}
     return [
-        {"way": name, "labels": len(dataset.noisy), "by hand": len(dataset.clean), "wrong": None,
-         "test_accuracy": run.best.test_accuracy}
-        for name, run in runs.items()
-    ]  # fmt: skip
+        {"way": name, **row, "test_accuracy": run.best.test_accuracy} for name, run in runs.items()
+    ]
 
 
 def what_is_found(
@@ -213,22 +195,20 @@ def what_is_found(
     first = suspects(found)[:BUDGET]
     conforming = ~nc
     doubt = found.table["gap"].to_numpy()
+    doubts = planted[conforming], doubt[conforming]
+    right = found.table["predicted"].to_numpy() == truth.labels
     values = {
         "planted wrong labels": planted.mean(),
         "non-conforming": nc.mean(),
         "called wrong: planted wrong or non-conforming": (planted | nc)[wrong].mean(),
         "planted wrong labels called wrong": wrong[planted].mean(),
         "right labels called wrong": wrong[conforming & ~planted].mean(),
-        "suggestions that are the true class": (
-            found.table["predicted"].to_numpy() == truth.labels
-        )[wrong].mean(),
+        "suggestions that are the true class": right[wrong].mean(),
         "flagged: non-conforming": nc[flagged].mean(),
         "non-conforming flagged": flagged[nc].mean(),
         "conforming flagged": flagged[conforming].mean(),
         "the first 250: wrong or non-conforming": (planted | nc)[first].mean(),
-        "AUROC of the doubt for planted wrong labels": roc_auc_score(
-            planted[conforming], doubt[conforming]
-        ),
+        "AUROC of the doubt for planted wrong labels": roc_auc_score(*doubts),
         "AUROC of critical alpha for non-conforming": roc_auc_score(nc, found.table["score"]),
         "seconds: features and predictions": seconds,
         "seconds: page": written,
@@ -242,21 +222,18 @@ def by_truth(found: Assessment, truth: Truth) -> list[dict]:
     """What each kind of truth looks like to the report."""
     kinds = found.kinds()
     names = {
-        Kind.CORRECT: "right label", Kind.MISLABELLED: "planted wrong label",
-        Kind.AMBIGUOUS: "people weren't sure", Kind.OOD: "no such garment among the classes",
+        Kind.CORRECT: "right label",
+        Kind.MISLABELLED: "planted wrong label",
+        Kind.AMBIGUOUS: "people weren't sure",
+        Kind.OOD: "no such garment among the classes",
         Kind.NC: "skipped by people",
-    }  # fmt: skip
+    }
     rows = []
     for kind, name in names.items():
         of_kind = truth.kinds == kind
         shares = np.bincount(kinds[of_kind], minlength=len(KINDS)) / max(of_kind.sum(), 1)
-        rows.append(
-            {
-                "truth": name,
-                "images": int(of_kind.sum()),
-                **dict(zip(KINDS, shares.tolist(), strict=True)),
-            }
-        )
+        row = {"truth": name, "images": int(of_kind.sum())}
+        rows.append(row | dict(zip(KINDS, shares.tolist(), strict=True)))
     return rows
 
 
@@ -265,15 +242,11 @@ def by_truth(found: Assessment, truth: Truth) -> list[dict]:
 
 def measure_page() -> list[dict]:
     """Loading, moving a threshold, sorting and scrolling in a browser, for several sizes."""
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        print("no browser: the page was not measured")
-        return []
-    from playwright.sync_api import sync_playwright
-
     rows = []
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+    with open_browser() as browser, tempfile.TemporaryDirectory() as folder:
+        if browser is None:
+            print("no browser: the page was not measured")
+            return []
         for count in PAGE_SIZES:
             rng = np.random.default_rng(0)
             logits = rng.normal(size=(count, 14)) * rng.uniform(0, 5, size=(count, 1))
@@ -283,10 +256,9 @@ def measure_page() -> list[dict]:
             path = write_page(found, Path(folder) / f"{count}.html")
             start = time.perf_counter()
             write_table(found, Path(folder) / "table.csv")
-            rows.append({"images": count, "megabytes": path.stat().st_size / 1e6,
-                         "csv seconds": time.perf_counter() - start,
-                         **in_browser(browser, path)})  # fmt: skip
-        browser.close()
+            row = {"images": count, "megabytes": path.stat().st_size / 1e6}
+            row["csv seconds"] = time.perf_counter() - start
+            rows.append(row | in_browser(browser, path))
     return rows
 
 
@@ -311,9 +283,9 @@ def in_browser(browser, path: Path) -> dict:
             return times.sort((a, b) => a - b)[2];
           };
           const choose = (name, value) => {
-            const one = document.getElementById(name);
-            one.value = value;
-            one.dispatchEvent(new Event('change'));
+            const field = document.getElementById(name);
+            field.value = value;
+            field.dispatchEvent(new Event('change'));
           };
           return {
             'a threshold moves': await median((i) => {

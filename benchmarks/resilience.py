@@ -1,4 +1,4 @@
-"""Does a run survive? Killed ten times, and divided over two processes.
+"""The benchmark of resilience: a run killed ten times, and divided over two processes.
 
     python -m benchmarks.resilience    # two minutes; writes results/benchmarks/resilience.json
 
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,21 +50,11 @@ EVERY = 20
 
 def run_in(folder: Path) -> None:
     """Start the run, or go on with it."""
-    from dataclasses import replace
-
     dataset, _ = load_dataset("digits", seed=0)
     config = replace(DIGITS, first_ensemble=2, ensemble=2, max_rounds=2)
-    run_genkl(
-        dataset,
-        config,
-        make_model=small_cnn,
-        stop_early=False,
-        engine="cpu",
-        run_dir=folder,
-        resume=(folder / "run.json").exists(),
-        checkpoint_every=EVERY,
-        progress=False,
-    )
+    options = {"stop_early": False, "engine": "cpu", "progress": False}
+    options |= {"resume": (folder / "run.json").exists(), "checkpoint_every": EVERY}
+    run_genkl(dataset, config, make_model=small_cnn, run_dir=folder, **options)
 
 
 def differences(folder: Path, reference: Path) -> tuple[int, int]:
@@ -71,14 +62,13 @@ def differences(folder: Path, reference: Path) -> tuple[int, int]:
 
     def flat(value: Any) -> list[Any]:
         if isinstance(value, dict):
-            return [one for key, inner in value.items() if key != "seconds" for one in flat(inner)]
+            value = [inner for key, inner in value.items() if key != "seconds"]
         if isinstance(value, list):
-            return [one for inner in value for one in flat(inner)]
+            return [number for inner in value for number in flat(inner)]
         return [value]
 
-    records = [
-        json.loads((one / "record.json").read_text())["rounds"] for one in (folder, reference)
-    ]
+    both = (folder / "record.json", reference / "record.json")
+    records = [json.loads(path.read_text())["rounds"] for path in both]
     numbers = sum(a != b for a, b in zip(*map(flat, records), strict=True))
     weights = 0
     for file in (reference / "models").iterdir():
@@ -114,14 +104,8 @@ def kill_and_resume(kills: int, folder: Path, seed: int = 0) -> list[dict[str, A
                     os.kill(process.pid, signal.SIGKILL)
                     process.wait()
                     log = read_log(run / "log.jsonl")
-                    rows.append(
-                        {
-                            "run": attempt,
-                            "kill": len(rows) + 1,
-                            "evaluations_logged": len(log),
-                            "last_unit": log[-1]["unit"] if log else "before the first",
-                        }
-                    )
+                    row = {"run": attempt, "kill": len(rows) + 1, "evaluations_logged": len(log)}
+                    rows.append(row | {"last_unit": log[-1]["unit"] if log else "before the first"})
                     bar.update()
             subprocess.run([*command, str(run)], check=True)
             numbers, weights = differences(run, folder / "whole")
@@ -173,8 +157,8 @@ def compare_processes() -> pd.DataFrame:
 def largest_difference(curves: pd.DataFrame) -> float:
     """The largest relative difference of any loss at any evaluation."""
     losses = ["clean_loss", "non_nc_loss", "nc_loss", "val_loss"]
-    one, two = (curves[curves.processes == n][losses].to_numpy() for n in (1, 2))
-    return float(np.max(np.abs(one - two) / np.abs(one)))
+    single, double = (curves[curves.processes == n][losses].to_numpy() for n in (1, 2))
+    return float(np.max(np.abs(single - double) / np.abs(single)))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What is learned from, and what is changed? Every run of the end-to-end benchmark, as a cell.
+"""Studies of learning: the data sets, methods and ablations of the end-to-end benchmark, as cells.
 
 A *cell* is one run: a study, a data set, a seed, and what is changed. `benchmarks.learning` runs
 them. Methods choose their own settings on validation splits of seeds that no table uses, four
@@ -8,8 +8,9 @@ candidates each; the ablations change one piece of GenKL at a time.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from genkl.data import NoisyDataset, Truth
 from genkl.data.base import NON_CONFORMING
 from genkl.data.registry import DATASETS
 from genkl.data.sources import is_present
-from genkl.detectors import DETECTORS, Evidence
+from genkl.detectors import DETECTORS, Detector, Evidence
 from genkl.learn import Decision, GenKLConfig, Run, divergence_rule, entropy_rule, flag_nothing
 from genkl.published import Published
 from genkl.relabel import Relabelled, Role, relabel_instances
@@ -34,11 +35,12 @@ or validation is large, the first one does."""
 MODULES = (
     "genkl.features",
     "genkl.baselines",
-    "genkl.rule.blockwise",
+    "genkl.rule.evaluation",
     "genkl.rule.conformal",
     "genkl.data",
     "genkl.rule.divergence",
     "genkl.rule.identify",
+    "genkl.rule.neighbors",
     "genkl.losses",
     "genkl.networks",
     "genkl.learn",
@@ -77,7 +79,7 @@ class Case:
     def is_present(self) -> bool:
         """Whether its files are on this machine."""
         entry = DATASETS[self.dataset]
-        return all(is_present(one) for one in (entry.source, *entry.also_needs))
+        return all(map(is_present, (entry.source, *entry.also_needs)))
 
 
 def _cifar10n(labels: str, budget: int) -> Case:
@@ -86,15 +88,17 @@ def _cifar10n(labels: str, budget: int) -> Case:
     return Case("cifar10n", title, options=options, pixels=96, keep_clean=budget > 0, searched=1)
 
 
+NOISY = {"label_noise": 0.3}
 CASES = {
     "digits": Case("digits", "digits, 64 clean", "DIGITS", {"label_noise": 0.4}, searched=1),
-    "solar-cells": Case("solar-cells", "solar cells, 200 clean", "SOLAR_CELLS",
-                        {"label_noise": 0.2}, 160),
-    "clothing": Case("clothing-dataset", "clothes, 250 clean", options={"label_noise": 0.3},
-                     pixels=160),
-    **{f"cifar10n-{labels}-{budget}": _cifar10n(labels, budget)
-       for labels in ("aggregate", "random1", "worst") for budget in (0, 500, 5000)},
-}  # fmt: skip
+    "solar-cells": Case(
+        "solar-cells", "solar cells, 200 clean", "SOLAR_CELLS", {"label_noise": 0.2}, pixels=160
+    ),
+    "clothing": Case("clothing-dataset", "clothes, 250 clean", options=NOISY, pixels=160),
+}
+for _labels in ("aggregate", "random1", "worst"):
+    for _budget in (0, 500, 5000):
+        CASES[f"cifar10n-{_labels}-{_budget}"] = _cifar10n(_labels, _budget)
 ABLATED = ("clothing", "cifar10n-worst-500")
 """Data sets that one piece at a time is changed on: heads, seconds each."""
 
@@ -131,30 +135,25 @@ def groundwork(data: str, seed: int, pixels: int | None = None) -> Groundwork:
 
 def summary(run: Run, truth: Truth | None = None) -> dict[str, Any]:
     """What is kept of a run: the chosen round's figures, and every round's."""
-    best = run.best
+    names = ("predictor_val_accuracy", "threshold", "flagged", "val_accuracy", "test_accuracy")
     rounds = []
-    for one in run.rounds:
-        row = {
-            "round": one.index, "predictor_val_accuracy": one.predictor_val_accuracy,
-            "threshold": one.threshold, "flagged": one.flagged, "val_accuracy": one.val_accuracy,
-            "test_accuracy": one.test_accuracy,
-        }  # fmt: skip
-        if truth is not None and one.is_nc is not None:
+    for found in run.rounds:
+        row = {"round": found.index} | {name: getattr(found, name) for name in names}
+        if truth is not None and found.is_nc is not None:
             is_nc = np.isin(truth.kinds, NON_CONFORMING)
-            row |= genkl.precision_recall_f1(one.is_nc, is_nc)
-        rounds.append({key: _plain(value) for key, value in row.items()})
+            row |= genkl.precision_recall_f1(found.is_nc, is_nc)
+        rounds.append({key: _finite(value) for key, value in row.items()})
+    names = ("val_accuracy", "test_accuracy", "ensemble_test_accuracy")
     return {
-        "val_accuracy": best.val_accuracy,
-        "test_accuracy": best.test_accuracy,
-        "ensemble_test_accuracy": best.ensemble_test_accuracy,
-        "flagged": _plain(best.flagged),
-        "best_round": best.index,
+        **{name: getattr(run.best, name) for name in names},
+        "flagged": _finite(run.best.flagged),
+        "best_round": run.best.index,
         "clean_labels": run.clean_labels,
         "rounds": rounds,
     }
 
 
-def _plain(value: float) -> float | None:
+def _finite(value: float) -> float | None:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
@@ -178,30 +177,24 @@ def run_compared(
     """A method with settings of its own."""
     work = groundwork(data, seed)
     _, truth = load(data, seed)
-    run = run_method(
-        method, work.dataset, config_of(data), seed=seed, settings=settings, backbone=None,
-        groundwork=work, engine="cpu", progress=False,
-    )  # fmt: skip
+    return _run_method(work.dataset, truth, data, seed, method, settings=settings, groundwork=work)
+
+
+def _run_method(
+    dataset: NoisyDataset, truth: Truth, data: str, seed: int, method: str, **more: Any
+) -> dict[str, Any]:
+    options = {"seed": seed, "backbone": None, "engine": "cpu", "progress": False, **more}
+    run = run_method(method, dataset, config_of(data), **options)
     return summary(run, truth if method.startswith("GenKL") else None)
 
 
 def run_varied(
-    data: str,
-    seed: int,
-    config: GenKLConfig | None = None,
-    *,
-    dataset: NoisyDataset | None = None,
-    truth: Truth | None = None,
-    **options: Any,
+    data: str, seed: int, config: GenKLConfig | None = None, **more: Any
 ) -> dict[str, Any]:
-    """GenKL with one piece changed."""
-    if dataset is None:
-        dataset, truth = load(data, seed)
-    run = genkl.run_genkl(
-        dataset, config or config_of(data), seed=seed, backbone=None, engine="cpu",
-        progress=False, **options,
-    )  # fmt: skip
-    return summary(run, truth)
+    """GenKL with one piece changed: a configuration, or what `run_genkl` takes."""
+    dataset, truth = load(data, seed)
+    options = {"seed": seed, "backbone": None, "engine": "cpu", "progress": False, **more}
+    return summary(genkl.run_genkl(dataset, config or config_of(data), **options), truth)
 
 
 # -- ablations ------------------------------------------------------------------------------------
@@ -230,6 +223,11 @@ def _with_config(data: str, seed: int, **fields: Any) -> dict[str, Any]:
     return run_varied(data, seed, replace(config_of(data), **fields))
 
 
+def _on_data(data: str, seed: int, method: str, **loading: Any) -> dict[str, Any]:
+    """A method on data that are loaded in another way: `load`'s pixels, or the loader's options."""
+    return _run_method(*load(data, seed, **loading), data, seed, method)
+
+
 def _alpha_beta(data: str, seed: int, alpha: float | None, beta_share: float) -> dict[str, Any]:
     dataset, _ = load(data, seed)
     return _with_config(data, seed, alpha=alpha, beta=beta_share / dataset.num_classes)
@@ -243,7 +241,7 @@ def losses_named(name: str) -> Mapping[Role, Any]:
     """A row loss for all roles, or "A for clean, B for noisy"."""
     if " + " not in name:
         return genkl.losses_of(name)
-    clean, noisy = (genkl.losses_of(one) for one in name.split(" + "))
+    clean, noisy = map(genkl.losses_of, name.split(" + "))
     return {role: (clean if role is Role.CLEAN else noisy)[role] for role in Role}
 
 
@@ -296,8 +294,8 @@ def _mechanism(data: str, seed: int, mechanism: str) -> dict[str, Any]:
     return run_varied(data, seed, config, **options)
 
 
-IDENTIFIED = ("GenKL", "GenKL invariant", "entropy", "max softmax", "KNN", "given label", "Jo-SRC",
-              "DSOS", "random", "nothing", "oracle")  # fmt: skip
+IDENTIFIED = ("GenKL", "GenKL invariant", "entropy", "max softmax", "KNN", "given label")
+IDENTIFIED += ("Jo-SRC", "DSOS", "random", "nothing", "oracle")
 """What flags in place of D, all within the same budget on validation instances."""
 
 
@@ -326,67 +324,45 @@ def rule_named(
     if name == "random":
         drawn = np.random.default_rng([seed, 7]).permutation(is_nc)
         return lambda *_: Decision(drawn.astype(float), 0.5)
-    dataset, views = work.dataset, {}
+    views = {}
     if name == "Jo-SRC":
-        models = work.predictor()
+        models, sides = work.predictor(), (0, 1)
         for part in ("noisy", "validation"):
-            inputs = getattr(dataset, part).inputs
-            views[part] = [genkl.predict_probs(models[side::2], inputs) for side in (0, 1)]
+            inputs = getattr(work.dataset, part).inputs
+            views[part] = [genkl.predict_probs(models[side::2], inputs) for side in sides]
+    return functools.partial(_detect, DETECTORS[name], work.dataset, views, config.max_flag_rate)
 
-    def rule(pred_probs: np.ndarray, validation_probs: np.ndarray) -> Decision:
-        seen = []
-        for part, probs in (("validation", validation_probs), ("noisy", pred_probs)):
-            split = getattr(dataset, part)
-            first, second = views.get(part, (probs, None))
-            seen.append(
-                Evidence(
-                    pred_probs=first,
-                    view_probs=second,
-                    features=split.inputs.flatten(1).numpy(),
-                    given_labels=split.labels.numpy(),
-                    reference=seen[0] if seen else None,
-                )
-            )
-        detector, evidence = DETECTORS[name], seen[1]
-        threshold = genkl.threshold_for_budget(
-            detector.conforming_scores(evidence), config.max_flag_rate
+
+def _detect(
+    detector: Detector,
+    dataset: NoisyDataset,
+    views: Mapping[str, Sequence[np.ndarray]],
+    budget: float,
+    pred_probs: np.ndarray,
+    validation_probs: np.ndarray,
+) -> Decision:
+    """A detector as a rule: it flags a budget of the validation instances."""
+    evidence = None
+    for part, probs in (("validation", validation_probs), ("noisy", pred_probs)):
+        split = getattr(dataset, part)
+        first, second = views.get(part, (probs, None))
+        evidence = Evidence(
+            pred_probs=first,
+            view_probs=second,
+            features=split.inputs.flatten(1).numpy(),
+            given_labels=split.labels.numpy(),
+            reference=evidence,
         )
-        return Decision(detector.score(evidence), threshold)
-
-    return rule
+    threshold = genkl.threshold_for_budget(detector.conforming_scores(evidence), budget)
+    return Decision(detector.score(evidence), threshold)
 
 
 METHODS_FEW = ("clean set alone", "given labels + fine-tuning", "kNN relabelling", "GenKL")
 
 
-def _compared_on(dataset: NoisyDataset, truth: Truth, data: str, seed: int, method: str, **more):
-    run = run_method(
-        method, dataset, config_of(data), seed=seed, backbone=None, engine="cpu", progress=False,
-        **more,
-    )  # fmt: skip
-    return summary(run, truth if method.startswith("GenKL") else None)
-
-
-def _clean_size(data: str, seed: int, clean_per_class: int, method: str) -> dict[str, Any]:
-    dataset, truth = load(data, seed, clean_per_class=clean_per_class)
-    return _compared_on(dataset, truth, data, seed, method)
-
-
-def _noise_rate(
-    data: str, seed: int, label_noise: float, noise_kind: str, method: str
-) -> dict[str, Any]:
-    dataset, truth = load(data, seed, label_noise=label_noise, noise_kind=noise_kind)
-    return _compared_on(dataset, truth, data, seed, method)
-
-
-def _pixels(data: str, seed: int, pixels: int, method: str) -> dict[str, Any]:
-    dataset, truth = load(data, seed, pixels)
-    return _compared_on(dataset, truth, data, seed, method)
-
-
 def _network(data: str, seed: int, network: str, method: str) -> dict[str, Any]:
-    dataset, truth = load(data, seed)
-    return _compared_on(dataset, truth, data, seed, method, make_model=getattr(genkl, network))
+    make_model = getattr(genkl, network)
+    return _run_method(*load(data, seed), data, seed, method, make_model=make_model)
 
 
 def _rounds(data: str, seed: int, identify: str) -> dict[str, Any]:
@@ -396,65 +372,78 @@ def _rounds(data: str, seed: int, identify: str) -> dict[str, Any]:
 
 
 def _published(data: str, seed: int, switch: str) -> dict[str, Any]:
-    dataset, truth = load(data, seed)
-    return run_varied(
-        data, seed, dataset=dataset, truth=truth, published_behaviour=Published[switch]
-    )
+    return run_varied(data, seed, published_behaviour=Published[switch])
+
+
+def _each(**settings: Iterable[Any]) -> list[dict[str, Any]]:
+    """Every combination of the settings' values; the last setting changes fastest."""
+    return [dict(zip(settings, row, strict=True)) for row in product(*settings.values())]
 
 
 ALPHAS = (None, 0.2, 0.35, 0.5, 0.7, 0.9)
+LOSSES = ("paper", "ce", "mse", "mae", "kl", "gce", "sce", "ce + gce", "ce + mae", "ce + sce")
+COUNTS = ((1, 1), (3, 1), (5, 1), (5, 3), (5, 5), (10, 3))
+SWITCHES = [switch.name for switch in (Published.NONE, *Published)]
 STUDIES = {
     "alpha-beta": Study(
-        "Does it matter which alpha and beta?", _alpha_beta,
-        [{"alpha": a, "beta_share": b} for a in ALPHAS for b in (0.25, 0.75)],
+        "Does it matter which alpha and beta?",
+        _alpha_beta,
+        _each(alpha=ALPHAS, beta_share=(0.25, 0.75)),
         seeds=3,
     ),
-    "sigma": Study("Does the spread of the vectors matter?", _with_config,
-                   [{"sigma": s} for s in (0.0, 0.05, 0.1)], seeds=3),
-    "vectors": Study("Does their number?", _with_config,
-                     [{"num_vectors": n} for n in (1, 20, 100)], seeds=3),
-    "loss": Study(
-        "Would other losses do?", _loss,
-        [{"loss": n} for n in ("paper", "ce", "mse", "mae", "kl", "gce", "sce", "ce + gce",
-                               "ce + mae", "ce + sce")],
+    "sigma": Study(
+        "Does the spread of the vectors matter?",
+        _with_config,
+        _each(sigma=(0.0, 0.05, 0.1)),
         seeds=3,
     ),
+    "vectors": Study("Does their number?", _with_config, _each(num_vectors=(1, 20, 100)), seeds=3),
+    "loss": Study("Would other losses do?", _loss, _each(loss=LOSSES), seeds=3),
     "models": Study(
-        "How many models are averaged?", _models,
-        [{"first": first, "each_round": each}
-         for first, each in ((1, 1), (3, 1), (5, 1), (5, 3), (5, 5), (10, 3))],
+        "How many models are averaged?",
+        _models,
+        [{"first": first, "each_round": each} for first, each in COUNTS],
         seeds=3,
     ),
-    "mechanism": Study("What does each piece do?", _mechanism,
-                       [{"mechanism": name} for name in MECHANISMS]),
-    "identify": Study("Would other detectors do?", _identified,
-                      [{"identify": name} for name in IDENTIFIED]),
-    "rounds": Study("Do more rounds help?", _rounds,
-                    [{"identify": name} for name in ("GenKL", "entropy", "nothing")]),
+    "mechanism": Study("What does each piece do?", _mechanism, _each(mechanism=MECHANISMS)),
+    "identify": Study("Would other detectors do?", _identified, _each(identify=IDENTIFIED)),
+    "rounds": Study(
+        "Do more rounds help?", _rounds, _each(identify=("GenKL", "entropy", "nothing"))
+    ),
     "clean-size": Study(
-        "How many clean labels?", _clean_size,
-        [{"clean_per_class": n, "method": m} for n in (5, 10, 25) for m in METHODS_FEW],
+        "How many clean labels?",
+        _on_data,
+        _each(clean_per_class=(5, 10, 25), method=METHODS_FEW),
         seeds=3,
     ),
     "noise-rate": Study(
-        "How much label noise?", _noise_rate,
-        [{"label_noise": rate, "noise_kind": kind, "method": m}
-         for kind in ("symmetric", "pair") for rate in (0.0, 0.2, 0.4) for m in METHODS_FEW],
-        data=("clothing",), seeds=3,
+        "How much label noise?",
+        _on_data,
+        [
+            {"label_noise": rate, "noise_kind": kind, "method": method}
+            for kind, rate, method in product(("symmetric", "pair"), (0.0, 0.2, 0.4), METHODS_FEW)
+        ],
+        data=("clothing",),
+        seeds=3,
     ),
     "pixels": Study(
-        "Does the backbone's resolution matter?", _pixels,
-        [{"pixels": p, "method": m} for p in (64, 96, 160, 224) for m in METHODS_FEW],
-        data=("clothing",), seeds=3,
+        "Does the backbone's resolution matter?",
+        _on_data,
+        _each(pixels=(64, 96, 160, 224), method=METHODS_FEW),
+        data=("clothing",),
+        seeds=3,
     ),
     "network": Study(
-        "Does the network matter?", _network,
-        [{"network": n, "method": m} for n in ("small_cnn", "small_resnet") for m in METHODS_FEW],
-        data=("digits",), seeds=3,
+        "Does the network matter?",
+        _network,
+        _each(network=("small_cnn", "small_resnet"), method=METHODS_FEW),
+        data=("digits",),
+        seeds=3,
     ),
-    "published": Study("What do the published bugs do?", _published,
-                       [{"switch": one.name} for one in (Published.NONE, *Published)], seeds=3),
-}  # fmt: skip
+    "published": Study(
+        "What do the published bugs do?", _published, _each(switch=SWITCHES), seeds=3
+    ),
+}
 """The ablations by name."""
 
 
@@ -479,34 +468,32 @@ def methods_for(data: str) -> list[str]:
 
 def chosen_settings(table: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
     """(data, method) -> the candidate with the highest mean validation accuracy."""
+    table = table.assign(candidate=table["settings"].map(repr))
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for key, part in table.groupby(["data", "method"], sort=False):
-        candidates: dict[str, list] = {}
-        for row in part.itertuples():
-            candidates.setdefault(repr(row.settings), [row.settings]).append(row.val_accuracy)
-        found[key] = max(candidates.values(), key=lambda one: np.mean(one[1:]))[0]
+        reached = part.groupby("candidate", sort=False)["val_accuracy"].mean()
+        found[key] = part.loc[part["candidate"] == reached.idxmax(), "settings"].iloc[0]
     return found
 
 
 def main_cells(data: Sequence[str], chosen: Mapping[tuple[str, str], Any]) -> list[Cell]:
     """Every method with the settings that were chosen for it."""
     return [
-        Cell({"study": "main", "data": name, "method": method, "settings": chosen[name, method],
-              "seed": seed})
+        Cell({"study": "main", "data": name, "method": method, "settings": settings, "seed": seed})
         for name in data
         for seed in SEEDS
         for method in methods_for(name)
-        if (name, method) in chosen
-    ]  # fmt: skip
+        if (settings := chosen.get((name, method))) is not None
+    ]
 
 
 def ablation_cells(data: Sequence[str], studies: Sequence[str] = tuple(STUDIES)) -> list[Cell]:
     """Every change of every study."""
     return [
-        Cell({"study": name, "data": one, **change, "seed": seed})
-        for name in studies
-        for one in STUDIES[name].data
-        if one in data
-        for seed in SEEDS[: STUDIES[name].seeds]
-        for change in STUDIES[name].changes
+        Cell({"study": study, "data": name, **change, "seed": seed})
+        for study in studies
+        for name in STUDIES[study].data
+        if name in data
+        for seed in SEEDS[: STUDIES[study].seeds]
+        for change in STUDIES[study].changes
     ]

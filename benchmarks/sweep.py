@@ -1,8 +1,8 @@
-"""How are hundreds of runs made, interrupted, gone on with, and made again one by one?
+"""Sweeps: many runs on the cores of a machine or of a cluster, kept one by one and gone on with.
 
 A `Cell` names one run by its settings. `run_sweep` calls a function for every cell that has no
-current result, on the cores of this machine or of a cluster, and writes each result to a file of
-its own as soon as it is there. Nothing here knows what is run.
+current result, and writes each result to a file of its own as soon as it is there. Nothing here
+knows what is run.
 
 On one machine the engine is joblib: worker processes that are started once and reused. With
 ``cluster`` the same calls go to the workers of a Dask scheduler, wherever those run. Their results
@@ -13,12 +13,8 @@ from __future__ import annotations
 
 import argparse
 import functools
-import hashlib
 import importlib
-import json
-import math
 import os
-import shlex
 import signal
 import sys
 import time
@@ -32,7 +28,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 import torch
 from joblib import Parallel, delayed
@@ -40,166 +35,20 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from genkl.provenance import code_fingerprint, code_fingerprints, provenance
+from benchmarks.cells import ADDED, Cell, as_json, parse_setting, select
+from genkl.provenance import changed_modules, code_fingerprint, code_fingerprints, provenance
 from genkl.storage import DamagedFileError, load_json, save_json
 
-Settings = Mapping[str, Any]
+__all__ = ["Cell", "Sweep", "WorkerError", "compare_cell", "gather", "listing", "parse_setting"]
+__all__ += ["read_cell", "run_sweep", "select", "status", "sweep_arguments"]
+
 Result = Mapping[str, Any] | Sequence[Mapping[str, Any]]
-ADDED = ("seconds", "key", "cell", "state")
-"""Columns that `gather` adds; neither settings nor results can have these names."""
+Outcome = dict[str, Any]
+Call = Callable[[Cell], Outcome]
 
 
 class WorkerError(RuntimeError):
     """A worker that can't do the work: it has other code, or several threads share it."""
-
-
-# -- cells ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, init=False, eq=False, repr=False)
-class Cell(Mapping[str, Any]):
-    """The settings of one run, by name: numbers, text, None, and lists or mappings of those.
-
-    Two cells are the same run if their settings are equal as JSON, in whatever order. So 1, 1.0
-    and True are three settings, a tuple is a list, and a NumPy number is the number it holds.
-
-    Args:
-        settings: keyword arguments of the function that makes the run.
-
-    Raises:
-        TypeError: a value that JSON hasn't, or a name that no argument can have.
-        ValueError: NaN or infinity, a column that `gather` adds, or no settings.
-    """
-
-    text: str
-    names: tuple[str, ...]
-
-    def __init__(self, settings: Settings) -> None:
-        if not settings:
-            raise ValueError("a cell without settings names no run; state some")
-        for name in settings:
-            if not isinstance(name, str) or not name.isidentifier():
-                raise TypeError(f"{name!r} is no name of an argument; settings are passed by name")
-            if name in ADDED:
-                raise ValueError(f"a setting can't be called {name!r}: the table has such a column")
-        object.__setattr__(self, "text", json.dumps(_plain(settings), sort_keys=True))
-        object.__setattr__(self, "names", tuple(settings))
-
-    def __getitem__(self, name: str) -> Any:
-        return json.loads(self.text)[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __hash__(self) -> int:
-        return hash(self.text)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Cell) and self.text == other.text
-
-    def __repr__(self) -> str:
-        return f"Cell({dict(self)})"
-
-    @property
-    def key(self) -> str:
-        """Short name, the same on every machine; the name of the result's file."""
-        return hashlib.sha256(self.text.encode()).hexdigest()[:12]
-
-    def as_options(self) -> str:
-        """Its settings for a command line, quoted for the shell; see `parse_setting`."""
-        return " ".join(shlex.quote(f"{n}={_written(value)}") for n, value in self.items())
-
-
-def _plain(value: Any, name: str = "") -> Any:
-    """What JSON holds and gives back unchanged."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, Mapping):
-        if odd := [key for key in value if not isinstance(key, str)]:
-            raise TypeError(f"{name or 'a mapping'} has the name {odd[0]!r}; names are text")
-        return {key: _plain(one, f"{name}.{key}".lstrip(".")) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one, f"{name}.{at}") for at, one in enumerate(value)]
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name} is {value}, which JSON hasn't; use None or text")
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise TypeError(f"{name} is a {type(value).__name__}; use numbers, text, None, lists, mappings")
-
-
-def _written(value: Any) -> str:
-    """Text stays bare unless it would be read as something else."""
-    if isinstance(value, str) and value.isprintable() and _read(value) == value:
-        return value
-    return json.dumps(value)
-
-
-def _read(text: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=_refuse)
-    except ValueError:
-        return text
-
-
-def _refuse(constant: str) -> None:
-    """NaN and infinity are text here, as in JSON proper."""
-    raise ValueError(constant)
-
-
-def parse_setting(text: str) -> tuple[str, Any]:
-    """``name=value`` as a name and a value; what is JSON is read as JSON, the rest is text.
-
-    Raises:
-        ValueError: no equals sign.
-
-    Example:
-        >>> parse_setting("q=0.7"), parse_setting("method=GCE"), parse_setting('fold="3"')
-        (('q', 0.7), ('method', 'GCE'), ('fold', '3'))
-    """
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise ValueError(f"{text!r} is no setting; write name=value")
-    return name, _read(value)
-
-
-def select(cells: Iterable[Cell], only: Settings) -> list[Cell]:
-    """Cells that have these settings; a tuple of values means any of them.
-
-    Raises:
-        ValueError: none has; the message says which values there are.
-
-    Example:
-        >>> select([Cell({"seed": 0}), Cell({"seed": 1}), Cell({"seed": 2})], {"seed": (0, 2)})
-        [Cell({'seed': 0}), Cell({'seed': 2})]
-    """
-    cells = list(cells)
-    asked = {name: value if isinstance(value, tuple) else (value,) for name, value in only.items()}
-
-    def has(cell: Cell, name: str, values: tuple) -> bool:
-        return name in cell and any(_same(cell[name], value) for value in values)
-
-    found = [cell for cell in cells if all(has(cell, *one) for one in asked.items())]
-    if found or not only:
-        return found
-    there = dict.fromkeys(name for cell in cells for name in cell)
-    for name in asked:
-        if name not in there:
-            raise ValueError(f"no cell has a setting {name!r}; there are {', '.join(there)}")
-    known = {name: sorted({json.dumps(cell[name]) for cell in cells if name in cell})
-             for name in asked}  # fmt: skip
-    words = "; ".join(f"{name} is one of {', '.join(values)}" for name, values in known.items())
-    raise ValueError(f"no cell has {dict(only)}: {words}")
-
-
-def _same(one: Any, other: Any) -> bool:
-    """1 and 1.0 are the same to somebody who selects; 1 and True are not."""
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
-
-
-# -- the sweep ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -263,27 +112,21 @@ def run_sweep(
         ConnectionError: no scheduler answers, or it went away.
         WorkerError: a worker has other code than this process, or several threads.
     """
-    cells, folder = tuple(cells), Path(folder)
+    cells, folder = tuple(cells), Path(folder).absolute()
     _check(cells, jobs, rerun)
-    name, function = _importable(function)
-    prints = code_fingerprints(code)
+    _load(function)
+    job = _Job(_name(function), function, code_fingerprints(code), folder)
     folder.mkdir(parents=True, exist_ok=True)
-
-    def is_due(cell: Cell) -> bool:
-        found = read_cell(folder, cell)
-        if found is None or "result" not in found or rerun == "all":
-            return True
-        return rerun == "stale" and not is_current(found, prints, name)
-
-    todo = [cell for cell in cells if is_due(cell)]
-    work = functools.partial(_run, function, prints)
-    keep = functools.partial(_keep, folder.absolute(), name, prints)
-    if cluster is None:
-        done = _local(work, keep, todo, jobs)
-    else:
-        done = _on_cluster(work, keep, todo, cluster)
-    bar = tqdm(total=len(cells), initial=len(cells) - len(todo), desc=progress, unit="cell",
-               smoothing=0, disable=progress is None)  # fmt: skip
+    todo = [cell for cell in cells if job.is_due(cell, rerun)]
+    done = _local(job, todo, jobs) if cluster is None else _on_cluster(job, todo, cluster)
+    bar = tqdm(
+        total=len(cells),
+        initial=len(cells) - len(todo),
+        desc=progress,
+        unit="cell",
+        smoothing=0,
+        disable=progress is None,
+    )
     failed: dict[Cell, str] = {}
     try:
         with bar, closing(done):
@@ -293,8 +136,8 @@ def run_sweep(
                     bar.set_postfix_str(f"{len(failed)} failed")
                 bar.update()
     except KeyboardInterrupt:
-        print(f"interrupted: finished cells are kept in {folder}; the same command goes on",
-              file=sys.stderr)  # fmt: skip
+        words = f"interrupted: finished cells are kept in {folder}; the same command goes on"
+        print(words, file=sys.stderr)
         raise
     return Sweep(folder, cells, failed, len(todo))
 
@@ -309,20 +152,6 @@ def _check(cells: Sequence[Cell], jobs: int, rerun: str) -> None:
         raise ValueError(f"{cell} is there {times} times; every cell is run once")
 
 
-def _importable(function: Callable[..., Result] | str) -> tuple[str, Callable[..., Result] | str]:
-    """Its name, and what workers get: the name again, or the function if it can't be imported."""
-    if isinstance(function, str):
-        _load(function)
-        return function, function
-    module = function.__module__
-    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if module == "__main__" and spec is not None:
-        module = spec.name
-    name = f"{module}:{function.__qualname__}"
-    by_value = module == "__main__" or "<" in function.__qualname__
-    return name, function if by_value else name
-
-
 def _load(function: Callable[..., Result] | str) -> Callable[..., Result]:
     if not isinstance(function, str):
         return function
@@ -330,33 +159,24 @@ def _load(function: Callable[..., Result] | str) -> Callable[..., Result]:
     try:
         return functools.reduce(getattr, name.split("."), importlib.import_module(module))
     except ModuleNotFoundError as error:
+        words = "start in the folder that holds it, or put that on PYTHONPATH"
         raise ModuleNotFoundError(
-            f"{function!r} can't be imported ({error}); start in the folder that holds it, or put "
-            "that on PYTHONPATH",
-            name=error.name,
+            f"{function!r} can't be imported ({error}); {words}", name=error.name
         ) from error
     except AttributeError as error:
         raise ValueError(f"{module} has no {name!r}; name a function as 'module:name'") from error
 
 
-def is_current(
-    found: Mapping[str, Any] | None,
-    fingerprints: Mapping[str, str],
-    function: str | None = None,
-) -> bool:
-    """Whether a cell's file holds a result of this code.
+def _name(function: Callable[..., Result] | str) -> str:
+    """The function's, which is the same whether its module is run or imported."""
+    if isinstance(function, str):
+        return function
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    is_run = function.__module__ == "__main__" and spec is not None
+    return f"{spec.name if is_run else function.__module__}:{function.__qualname__}"
 
-    Args:
-        found: from `read_cell`.
-        fingerprints: from `code_fingerprints`.
-        function: its name; None doesn't mind.
-    """
-    return (
-        found is not None
-        and "result" in found
-        and found["code"] == dict(fingerprints)
-        and function in (None, found["function"])
-    )
+
+# -- results --------------------------------------------------------------------------------------
 
 
 def read_cell(folder: str | os.PathLike[str], cell: Cell) -> dict[str, Any] | None:
@@ -385,114 +205,45 @@ def status(
         cells: to look for.
         code: modules that should have made the results; None takes those that each file names.
     """
-    now = functools.cache(_fingerprint)
-
-    def state(found: Mapping[str, Any] | None) -> str:
-        if found is None:
-            return "missing"
-        if "error" in found:
-            return "failed"
-        modules = found["code"] if code is None else code
-        return "current" if is_current(found, {m: now(m) for m in modules}) else "stale"
-
-    return {cell: state(read_cell(folder, cell)) for cell in cells}
+    prints = None if code is None else code_fingerprints(code)
+    return {cell: _state(read_cell(folder, cell), prints) for cell in cells}
 
 
-def _fingerprint(module: str) -> str | None:
-    """None where there is no such module any more."""
-    try:
-        return code_fingerprint(module)
-    except ValueError:
-        return None
+def _state(found: Mapping[str, Any] | None, prints: Mapping[str, str] | None) -> str:
+    if found is None:
+        return "missing"
+    if "error" in found:
+        return "failed"
+    changed = changed_modules(found["code"]) if prints is None else found["code"] != prints
+    return "stale" if changed else "current"
 
 
-def gather(
-    folder: str | os.PathLike[str],
-    cells: Iterable[Cell],
-    *,
-    code: Sequence[str] | None = None,
-    every: bool = False,
-) -> pd.DataFrame:
+def gather(folder: str | os.PathLike[str], cells: Iterable[Cell]) -> pd.DataFrame:
     """Finished cells as rows: settings, the result's values, ``seconds``, ``key`` and ``cell``.
 
     Args:
         folder: of `run_sweep`.
         cells: in the order of the rows.
-        code: see `status`.
-        every: show cells without a result, too, and a column ``state``.
 
     Returns:
         One row per cell, or as many as its result has. ``cell`` holds the settings as text: a
         table may turn 5 into 5.0 or None into NaN. Results of other code are among them, with a
         warning.
     """
-    rows, states = [], status(folder, cells, code)
-    for cell, state in states.items():
-        found = read_cell(folder, cell) if state != "missing" else None
-        if not every and (found is None or "result" not in found):
-            continue
-        result = (found or {}).get("result", {})
-        more = {"seconds": (found or {}).get("seconds"), "key": cell.key, "cell": cell.text}
-        if every:
-            more["state"] = state
-        rows += [{**cell, **row, **more} for row in _rows(result)]
-    if stale := list(states.values()).count("stale"):
+    found = {cell: read_cell(folder, cell) for cell in cells}
+    states = [_state(file, None) for file in found.values()]
+    if stale := states.count("stale"):
         warnings.warn(f"{stale} of {len(states)} results are of other code", stacklevel=2)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {**cell, **row, "seconds": file["seconds"], "key": cell.key, "cell": cell.text}
+        for cell, file in found.items()
+        if file is not None
+        for row in _rows(file.get("result", []))
+    )
 
 
 def _rows(result: Result) -> Sequence[Mapping[str, Any]]:
     return [result] if isinstance(result, Mapping) else result
-
-
-# -- on the command line --------------------------------------------------------------------------
-
-
-class _Only(argparse.Action):
-    """Settings by name; a name that is repeated allows each of its values."""
-
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
-        only: dict[str, Any] = dict(getattr(namespace, self.dest))
-        try:
-            pairs = [parse_setting(text) for text in values]
-        except ValueError as error:
-            raise argparse.ArgumentError(self, str(error)) from error
-        for name, value in pairs:
-            only[name] = (*only[name], value) if name in only else (value,)
-        setattr(namespace, self.dest, only)
-
-
-def sweep_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that every sweep has: what to run, and where."""
-    group = parser.add_argument_group("sweep")
-    group.add_argument(
-        "--jobs", type=int, default=2, metavar="N",
-        help="processes on this machine, one thread each (default: %(default)s)",
-    )  # fmt: skip
-    group.add_argument(
-        "--cluster", metavar="ADDRESS",
-        help="run on the workers of a Dask scheduler: tcp://host:8786, or its scheduler file",
-    )  # fmt: skip
-    group.add_argument(
-        "--only", nargs="+", action=_Only, default={}, metavar="NAME=VALUE",
-        help="cells with these settings; a name that is repeated allows each of its values",
-    )  # fmt: skip
-    group.add_argument(
-        "--rerun", choices=("stale", "all", "never"), default="stale",
-        help="finished cells to run again: of other code, all, or none (default: %(default)s)",
-    )  # fmt: skip
-    group.add_argument("--cell", metavar="KEY", help="run one again, beside its recorded result")
-    group.add_argument("--list", action="store_true", help="list the cells, and run nothing")
-
-
-def listing(
-    folder: str | os.PathLike[str], cells: Iterable[Cell], code: Sequence[str] | None = None
-) -> str:
-    """A line for each cell, with its state, key and settings, then how many there are of each."""
-    states = status(folder, cells, code)
-    lines = [f"{state:<8} {cell.key}  {cell.as_options()}" for cell, state in states.items()]
-    counts = ", ".join(f"{count} {state}" for state, count in Counter(states.values()).items())
-    return "\n".join([*lines, f"{len(states)} cells: {counts}"])
 
 
 def compare_cell(
@@ -510,7 +261,7 @@ def compare_cell(
         mappings have dotted names; they are left out if none was recorded.
     """
     with _one_thread():
-        now = _numbers(_plain(_load(function)(**cell)))
+        now = _numbers(as_json(_load(function)(**cell)))
     then = _numbers(recorded or {})
     names = [name for name in now if name in then or "." not in name or not recorded]
     table = pd.DataFrame(
@@ -525,12 +276,52 @@ def _numbers(value: Any, name: str = "") -> dict[str, float]:
     """Every number in it, by dotted name."""
     if isinstance(value, int | float):
         return {name: value}
-    if isinstance(value, list | tuple):
-        value = {str(at): one for at, one in enumerate(value)}
-    if not isinstance(value, Mapping):
-        return {}
-    parts = (_numbers(one, f"{name}.{key}".lstrip(".")) for key, one in value.items())
-    return {dotted: number for part in parts for dotted, number in part.items()}
+    parts = enumerate(value) if isinstance(value, list | tuple) else ()
+    parts = value.items() if isinstance(value, Mapping) else parts
+    found = [_numbers(part, f"{name}.{key}".lstrip(".")) for key, part in parts]
+    return {dotted: number for numbers in found for dotted, number in numbers.items()}
+
+
+# -- on the command line --------------------------------------------------------------------------
+
+
+class _Only(argparse.Action):
+    """Settings by name; a name that is repeated allows each of its values."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        only: dict[str, Any] = dict(getattr(namespace, self.dest))
+        for text in values:
+            try:
+                name, value = parse_setting(text)
+            except ValueError as error:
+                raise argparse.ArgumentError(self, str(error)) from error
+            only[name] = (*only.get(name, ()), value)
+        setattr(namespace, self.dest, only)
+
+
+def sweep_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that every sweep has: what to run, and where."""
+    option = parser.add_argument_group("sweep").add_argument
+    words = "processes on this machine, one thread each (default: %(default)s)"
+    option("--jobs", type=int, default=2, metavar="N", help=words)
+    words = "run on the workers of a Dask scheduler: tcp://host:8786, or its scheduler file"
+    option("--cluster", metavar="ADDRESS", help=words)
+    words = "cells with these settings; a name that is repeated allows each of its values"
+    option("--only", nargs="+", action=_Only, default={}, metavar="NAME=VALUE", help=words)
+    words = "finished cells to run again: of other code, all, or none (default: %(default)s)"
+    option("--rerun", choices=("stale", "all", "never"), default="stale", help=words)
+    option("--cell", metavar="KEY", help="run one again, beside its recorded result")
+    option("--list", action="store_true", help="list the cells, and run nothing")
+
+
+def listing(
+    folder: str | os.PathLike[str], cells: Iterable[Cell], code: Sequence[str] | None = None
+) -> str:
+    """A line for each cell, with its state, key and settings, then how many there are of each."""
+    states = status(folder, cells, code)
+    lines = [f"{state:<8} {cell.key}  {cell.as_options()}" for cell, state in states.items()]
+    counts = ", ".join(f"{count} {state}" for state, count in Counter(states.values()).items())
+    return "\n".join([*lines, f"{len(states)} cells: {counts}"])
 
 
 def exit_status(sweep: Sweep) -> int:
@@ -550,41 +341,53 @@ def stop_on_term() -> None:
 
 # -- workers --------------------------------------------------------------------------------------
 
-Outcome = dict[str, Any]
-Work = Callable[[Cell], Outcome]
-Keep = Callable[[Cell, Outcome], tuple[Cell, Outcome]]
 
+@dataclass(frozen=True)
+class _Job:
+    """What is done with every cell: run in a worker, kept by a process of this machine."""
 
-def _run(function: Callable[..., Result] | str, code: Mapping[str, str], cell: Cell) -> Outcome:
-    """In a worker: what a cell comes to."""
-    run = _load(function)
-    if other := [module for module in code if _as_loaded(module) != code[module]]:
-        raise WorkerError(
-            f"a worker has another {', '.join(other)} than this sweep: bring both to the same "
-            "source, and start Python and the workers anew"
-        )
-    start = time.perf_counter()
-    try:
-        with _one_thread():
-            outcome = {"result": _plain(run(**cell))}
-        _check_names(outcome["result"], cell)
-    except (Exception, SystemExit):
-        outcome = {"error": traceback.format_exc()}
-    seconds = round(time.perf_counter() - start, 3)
-    return {**outcome, "seconds": seconds, "provenance": provenance()}
+    name: str
+    function: Callable[..., Result] | str
+    code: Mapping[str, str]
+    folder: Path
 
+    def is_due(self, cell: Cell, rerun: str) -> bool:
+        """Whether it has no result that will do."""
+        found = read_cell(self.folder, cell)
+        state = _state(found, self.code)
+        is_stale = state == "stale" or (found is not None and found["function"] != self.name)
+        return state in ("missing", "failed") or rerun == "all" or (rerun == "stale" and is_stale)
 
-def _keep(
-    folder: Path, function: str, code: Mapping[str, str], cell: Cell, outcome: Outcome
-) -> tuple[Cell, Outcome]:
-    made = {"settings": dict(cell), "function": function, "code": code, **outcome}
-    save_json(folder / f"{cell.key}.json", made)
-    return cell, outcome
+    def run(self, cell: Cell) -> Outcome:
+        """In a worker: what a cell comes to."""
+        function = _load(self.function)
+        if changed := [module for module in self.code if _as_loaded(module) != self.code[module]]:
+            raise WorkerError(
+                f"a worker has another {', '.join(changed)} than this sweep: bring both to the "
+                "same source, and start Python and the workers anew"
+            )
+        start = time.perf_counter()
+        try:
+            with _one_thread():
+                outcome = {"result": as_json(function(**cell))}
+            _check_names(outcome["result"], cell)
+        except (Exception, SystemExit):
+            outcome = {"error": traceback.format_exc()}
+        seconds = round(time.perf_counter() - start, 3)
+        return {**outcome, "seconds": seconds, "provenance": provenance()}
 
+    def keep(self, cell: Cell, outcome: Outcome) -> tuple[Cell, Outcome]:
+        made = {"settings": dict(cell), "function": self.name, "code": self.code, **outcome}
+        save_json(self.folder / f"{cell.key}.json", made)
+        return cell, outcome
 
-def _run_and_keep(work: Work, keep: Keep, cell: Cell) -> tuple[Cell, Outcome]:
-    """In a process of this machine: what is done is kept even if its caller is gone."""
-    return keep(cell, work(cell))
+    def run_and_keep(self, cell: Cell) -> tuple[Cell, Outcome]:
+        """In a process of this machine: what is done is kept even if its caller is gone."""
+        return self.keep(cell, self.run(cell))
+
+    def keep_death(self, cell: Cell, error: Exception) -> tuple[Cell, Outcome]:
+        why = f"its process died: {str(error).strip().splitlines()[0]}"
+        return self.keep(cell, {"error": why, "seconds": None, "provenance": provenance()})
 
 
 _as_loaded = functools.cache(code_fingerprint)
@@ -611,25 +414,17 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _died(error: Exception) -> Outcome:
-    why = str(error).strip().splitlines()[0]
-    return {"error": f"its process died: {why}", "seconds": None, "provenance": provenance()}
-
-
-def _local(
-    work: Work, keep: Keep, cells: Sequence[Cell], jobs: int
-) -> Iterator[tuple[Cell, Outcome]]:
+def _local(job: _Job, cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, Outcome]]:
     """In whatever order they are done. If a process dies, the cells it may have had run alone."""
-    call = functools.partial(_run_and_keep, work, keep)
     if jobs == 1:
-        yield from map(call, cells)
+        yield from map(job.run_and_keep, cells)
         return
     left, begun = dict.fromkeys(cells), []
 
     def calls() -> Iterator:
         for cell in tuple(left):
             begun.append(cell)
-            yield delayed(call)(cell)
+            yield delayed(job.run_and_keep)(cell)
 
     while left:
         begun.clear()
@@ -641,71 +436,68 @@ def _local(
             for suspect in [cell for cell in begun if cell in left]:
                 del left[suspect]
                 try:
-                    yield from _pool(jobs)([delayed(call)(suspect)])
+                    yield from _pool(jobs)([delayed(job.run_and_keep)(suspect)])
                 except TerminatedWorkerError as error:
-                    yield keep(suspect, _died(error))
+                    yield job.keep_death(suspect, error)
 
 
 def _pool(jobs: int) -> Parallel:
     """Processes that outlive the call: a library is imported once in each."""
-    return Parallel(
-        jobs, backend="loky", return_as="generator_unordered", batch_size=1, pre_dispatch=jobs,
-        inner_max_num_threads=1,
-    )  # fmt: skip
+    order = {"return_as": "generator_unordered", "batch_size": 1, "pre_dispatch": jobs}
+    return Parallel(jobs, backend="loky", inner_max_num_threads=1, **order)
 
 
-def _on_cluster(
-    work: Work, keep: Keep, cells: Sequence[Cell], cluster: Any
-) -> Iterator[tuple[Cell, Outcome]]:
+def _on_cluster(job: _Job, cells: Sequence[Cell], cluster: Any) -> Iterator[tuple[Cell, Outcome]]:
     """In whatever order they are done; Dask gives a dead worker's cell to three others.
 
     Not through joblib's own Dask backend: it waits for ever for a cell whose workers die, and
     runs everything in the caller while there is a single worker.
     """
     try:
-        from dask.distributed import CancelledError, Client, KilledWorker, as_completed
+        from dask.distributed import CancelledError, KilledWorker, as_completed
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "a cluster needs Dask; pip install 'genkl[cluster]'", name=error.name
-        ) from None
-    is_file = isinstance(cluster, os.PathLike) or str(cluster).endswith(".json")
-    if is_file and not Path(cluster).exists():
-        print(f"waiting for: dask scheduler --scheduler-file {cluster}", file=sys.stderr)
-    try:
-        client = Client(scheduler_file=cluster) if is_file else Client(cluster)
-    except (OSError, TimeoutError) as error:
-        raise ConnectionError(
-            f"no Dask scheduler answers at {cluster} ({error}); start one with 'dask scheduler'"
-        ) from error
-    with client:
+        words = "a cluster needs Dask; pip install 'genkl[cluster]'"
+        raise ModuleNotFoundError(words, name=error.name) from None
+    with _connected(cluster) as client:
         address = client.scheduler.address
         if not client.nthreads():
             print(f"waiting for workers: dask worker --nthreads 1 {address}", file=sys.stderr)
         waiting = {
-            client.submit(_run_there, work, cell, key=f"{cell.key}-{uuid.uuid4().hex}"): cell
+            client.submit(_run_there, job.run, cell, key=f"{cell.key}-{uuid.uuid4().hex}"): cell
             for cell in cells
         }
         try:
             for future in as_completed(list(waiting)):
                 cell = waiting.pop(future)
                 try:
-                    outcome = future.result()
+                    yield job.keep(cell, future.result())
                 except KilledWorker as error:
-                    outcome = _died(error)
-                except CancelledError as error:
-                    raise ConnectionError(
-                        f"the Dask scheduler at {address} went away; start it, and the same "
-                        "command goes on"
-                    ) from error
-                yield keep(cell, outcome)
+                    yield job.keep_death(cell, error)
+        except CancelledError as error:
+            words = f"the Dask scheduler at {address} went away; start it, and the same command "
+            raise ConnectionError(words + "goes on") from error
         finally:
             client.cancel(list(waiting))
 
 
-def _run_there(work: Work, cell: Cell) -> Outcome:
+def _connected(cluster: Any) -> Any:
+    """A client of the scheduler."""
+    from dask.distributed import Client
+
+    is_file = isinstance(cluster, os.PathLike) or str(cluster).endswith(".json")
+    if is_file and not Path(cluster).exists():
+        print(f"waiting for: dask scheduler --scheduler-file {cluster}", file=sys.stderr)
+    try:
+        return Client(scheduler_file=cluster) if is_file else Client(cluster)
+    except (OSError, TimeoutError) as error:
+        words = f"no Dask scheduler answers at {cluster} ({error}); start one with 'dask scheduler'"
+        raise ConnectionError(words) from error
+
+
+def _run_there(run: Call, cell: Cell) -> Outcome:
     """On a worker of Dask: threads would share one random generator."""
     from dask.distributed import get_worker
 
     if (threads := get_worker().state.nthreads) > 1:
         raise WorkerError(f"a worker has {threads} threads; start it with --nthreads 1")
-    return work(cell)
+    return run(cell)

@@ -1,4 +1,4 @@
-"""Time of training: a step against the published way, and heads together against in turn.
+"""The benchmark of training: a step against the published way, and heads together against in turn.
 
     python -m benchmarks.training            # about six minutes on two cores
     python -m benchmarks.training --quick    # smaller, and nothing is compiled: does it work?
@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 import genkl
+from benchmarks.measuring import take_turns
 from genkl import Engine, Examples, Phase, Role, fit, linear_head, relabel_instances, small_cnn
 from genkl.data import Split
 from genkl.data.base import make_split
@@ -280,6 +281,29 @@ def cases(device: str, quick: bool) -> Iterator[Case]:
 
 def measure_steps(case: Case, device: str) -> list[dict[str, Any]]:
     """A row for the published way and for each engine; all take turns."""
+    takers, held = ways_to_step(case, device)
+    works = [name for name, take in takers.items() if _works(name, take, case, device)]
+    ways = {name: partial(timed, takers[name], case.block, device) for name in works}
+    seconds = take_turns(ways, case.turns, patience=PATIENCE)
+    for call in held:
+        call.end()
+    rows = []
+    for name, times in seconds.items():
+        steps = [taken / case.block for taken in times]
+        published = [taken / case.block for taken in seconds["published"]]
+        row = {"device": device, "network": case.name, "step": name, "images": 2 * case.batch}
+        row |= {"turns": len(times), **summary(steps, published)}
+        row["images_per_second"] = 2 * case.batch / row["seconds"]
+        rows.append(row)
+        print(
+            f"{device:5} {case.name:18} {name:24} {1e3 * row['seconds']:10.2f} ms "
+            f"{row['images_per_second']:9.1f} images/s {told(row)}"
+        )
+    return rows
+
+
+def ways_to_step(case: Case, device: str) -> tuple[dict[str, Callable[[int], None]], list[HeldUp]]:
+    """Name -> a call that takes so many steps, and the calls that have to be ended."""
     shape, k = tuple(case.examples.inputs.shape[1:]), case.examples.targets.shape[1]
     phase = phase_of(case.batch)
     build = partial(seeded_model, case.network, shape, k, 0)
@@ -289,58 +313,25 @@ def measure_steps(case: Case, device: str) -> list[dict[str, Any]]:
         for _ in range(count):
             published.step()
 
-    takers: dict[str, Callable[[int], None]] = {"published": published_steps}
-    held = {}
-    for name, engine in case.engines.items():
-        held[name] = HeldUp(
-            partial(
-                fit,
-                build(),
-                case.examples,
-                phase,
-                case.validation,
-                seed=0,
-                weights=WEIGHTS,
-                mixup_alpha=MIXUP,
-                engine=engine,
-            )
-        )
-        takers[name] = held[name].steps
-    failed = {}
-    for name, take in takers.items():
-        try:
-            timed(take, case.block, device)
-        except Exception as error:  # such as a compiler that isn't there
-            failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]
-            print(f"{device:5} {case.name:18} {name:24} doesn't work here: {failed[name]}")
-    takers = {name: take for name, take in takers.items() if name not in failed}
-    seconds: dict[str, list[float]] = {name: [] for name in takers}
-    started = time.perf_counter()
-    for turn in range(case.turns):
-        if turn > 1 and time.perf_counter() - started > PATIENCE:
-            break
-        for name, take in takers.items():
-            seconds[name].append(timed(take, case.block, device) / case.block)
-    for one in held.values():
-        one.end()
-    rows = []
-    for name, times in seconds.items():
-        rows.append(
-            {
-                "device": device,
-                "network": case.name,
-                "step": name,
-                "images": 2 * case.batch,
-                "turns": len(times),
-                **summary(times, seconds["published"]),
-            }
-        )
-        rows[-1]["images_per_second"] = 2 * case.batch / rows[-1]["seconds"]
-        print(
-            f"{device:5} {case.name:18} {name:24} {1e3 * rows[-1]['seconds']:10.2f} ms "
-            f"{rows[-1]['images_per_second']:9.1f} images/s {told(rows[-1])}"
-        )
-    return rows
+    data = (case.examples, phase, case.validation)
+    options = {"seed": 0, "weights": WEIGHTS, "mixup_alpha": MIXUP}
+    held = {
+        name: HeldUp(partial(fit, build(), *data, engine=engine, **options))
+        for name, engine in case.engines.items()
+    }
+    steps = {name: call.steps for name, call in held.items()}
+    return {"published": published_steps, **steps}, list(held.values())
+
+
+def _works(name: str, take: Callable[[int], None], case: Case, device: str) -> bool:
+    """Whether a first turn, which is not measured, ends well: a compiler may not be there."""
+    try:
+        timed(take, case.block, device)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        print(f"{device:5} {case.name:18} {name:24} doesn't work here: {why}")
+        return False
+    return True
 
 
 def timed(take: Callable[[int], None], count: int, device: str) -> float:
@@ -397,35 +388,26 @@ def measure_heads(
     def together(heads: list[nn.Module]) -> None:
         fit_together(heads, *data, seeds=range(members), **options)
 
-    ways = {"in turn": in_turn, "together": together}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    def seconds_of(way: Callable[[list[nn.Module]], None]) -> float:
+        heads = models()
+        return timed(lambda _: way(heads), 1, device)
+
+    ways = {"in turn": partial(seconds_of, in_turn), "together": partial(seconds_of, together)}
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        for turn in range(-1, turns):
-            for name, way in ways.items():
-                heads = models()
-                taken = timed(lambda _, way=way, heads=heads: way(heads), 1, device)
-                if turn >= 0:
-                    seconds[name].append(taken)
+        take_turns(ways, 1)
+        seconds = take_turns(ways, turns)
     finally:
         torch.set_num_threads(before)
     rows = []
     for name, times in seconds.items():
-        rows.append(
-            {
-                "device": device,
-                "members": members,
-                "threads": threads,
-                "way": name,
-                "steps": steps,
-                "turns": turns,
-                **summary(times, seconds["in turn"]),
-            }
-        )
+        row = {"device": device, "members": members, "threads": threads, "way": name}
+        row |= {"steps": steps, "turns": turns, **summary(times, seconds["in turn"])}
+        rows.append(row)
         print(
             f"{device:5} {members:2} heads, {threads} thread(s) {name:9} "
-            f"{1e3 * rows[-1]['seconds'] / steps:7.2f} ms a step of all {told(rows[-1])}"
+            f"{1e3 * row['seconds'] / steps:7.2f} ms a step of all {told(row)}"
         )
     return rows
 
@@ -444,19 +426,13 @@ def main() -> None:
             for threads in sorted({1, torch.get_num_threads()}) if device == "cpu" else [1]:
                 size = (50, 2) if options.quick else (200, 5)
                 heads += measure_heads(members, threads, *size, device=device)
+    settings = {"batch": BATCH, "mixup_alpha": MIXUP, "nc_share": NC_SHARE, "features": FEATURES}
+    settings |= {"classes": CLASSES, "rows": HEADS_ROWS, "quick": options.quick}
     save_record(
         options.record,
         title="Time of training",
         tables={"steps": pd.DataFrame(steps), "heads": pd.DataFrame(heads)},
-        settings={
-            "batch": BATCH,
-            "mixup_alpha": MIXUP,
-            "nc_share": NC_SHARE,
-            "features": FEATURES,
-            "classes": CLASSES,
-            "rows": HEADS_ROWS,
-            "quick": options.quick,
-        },
+        settings=settings,
         overwrite=True,
     )
     print(f"recorded in {options.record}")

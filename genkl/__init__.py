@@ -45,7 +45,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "nc_score",
     ),
     "genkl.rule.conformal": ("threshold_for_budget",),
-    "genkl.rule.kinds": ("looks_ambiguous", "nc_evidence", "neighbor_distance"),
+    "genkl.rule.kinds": ("looks_ambiguous", "nc_evidence"),
+    "genkl.rule.neighbors": ("neighbor_distance",),
     "genkl.rule.choose": ("alpha_path", "choose_alpha_beta", "diagnose", "jaccard"),
     "genkl.detectors": (
         "DETECTORS",
@@ -86,15 +87,14 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "three_term_loss",
     ),
     "genkl.engine": ("Engine",),
-    "genkl.evaluate": ("accuracy", "identification_report", "mean_and_std"),
-    "genkl.compare": (
+    "genkl.evaluate": (
+        "accuracy",
         "auroc",
         "average_precision",
-        "bootstrap_interval",
-        "delong_test",
+        "identification_report",
         "mean_and_interval",
+        "mean_and_std",
         "over_base",
-        "paired_comparison",
         "paired_over_seeds",
         "precision_recall_f1",
         "recall_at_share",
@@ -141,23 +141,27 @@ _EXPORTS: dict[str, str] = {name: module for module, names in _MODULES.items() f
 
 __all__ = list(_EXPORTS)
 
+_STATISTICS = "in a checkout of the book: from benchmarks.statistics import {}"
 _MOVED = {
     "backbones": "genkl.features",
-    "blockwise": "genkl.rule.blockwise",
+    "blockwise": "genkl.rule.evaluation",
     "book": "`python -m book`, in a checkout of the book",
+    "bootstrap_interval": _STATISTICS.format("bootstrap_interval"),
     "choose": "genkl.rule.choose",
     "conformal": "genkl.rule.conformal",
+    "delong_test": _STATISTICS.format("delong_test"),
     "divergence": "genkl.rule.divergence",
     "identify": "genkl.rule.identify",
     "kinds": "genkl.rule.kinds",
     "models": "genkl.networks",
+    "paired_comparison": _STATISTICS.format("paired_comparison"),
     "pipeline": "genkl.learn",
     "stream": "genkl.rule.stream",
     "sweep": "benchmarks.sweep, in a checkout of the book",
     "teaching": "`python -m teaching`, in a checkout of the book",
     "train": "genkl.learn",
 }
-"""Modules that moved: old name in this package -> where it went."""
+"""What moved: old name in this package -> where it went."""
 
 
 def __getattr__(name: str) -> Any:

@@ -7,10 +7,10 @@ Arrays may be NumPy arrays or torch tensors; the functions here decide which lib
 from __future__ import annotations
 
 import math
+import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import array_api_compat
 import numpy as np
 
 if TYPE_CHECKING:
@@ -67,18 +67,11 @@ def as_arrays(*arrays: Any) -> tuple[ModuleType, list[Array]]:
     Returns:
         The array-API namespace, and the arrays in their order.
     """
-    tensors = [a for a in arrays if array_api_compat.is_torch_array(a)]
-    if not tensors:
-        converted = [np.asarray(a) for a in arrays]
-    else:
-        import torch
-
-        device = tensors[0].device
-        converted = [
-            a if array_api_compat.is_torch_array(a) and a.device == device
-            else torch.as_tensor(a, device=device)
-            for a in arrays
-        ]  # fmt: skip
+    torch = sys.modules.get("torch")  # where nobody has imported it, nothing is a tensor
+    devices = [a.device for a in arrays if torch and isinstance(a, torch.Tensor)]
+    if not devices:
+        return np, [np.asarray(a) for a in arrays]
+    converted = [torch.as_tensor(a, device=devices[0]) for a in arrays]
     return namespace(converted[0]), converted
 
 
@@ -86,6 +79,8 @@ def namespace(array: Array) -> ModuleType:
     """The array-API functions for an array: NumPy's own, or those for torch."""
     if isinstance(array, np.ndarray):
         return np
+    import array_api_compat  # needed for tensors only
+
     return array_api_compat.array_namespace(array)
 
 

@@ -17,7 +17,7 @@ from genkl.storage import plain, write_json
 SCHEMA = 1
 MOVED = {
     "genkl.backbones": "genkl.features",
-    "genkl.blockwise": "genkl.rule.blockwise",
+    "genkl.blockwise": "genkl.rule.evaluation",
     "genkl.choose": "genkl.rule.choose",
     "genkl.conformal": "genkl.rule.conformal",
     "genkl.divergence": "genkl.rule.divergence",

@@ -1,4 +1,4 @@
-"""What should an instance be taught as? A target vector and a role for each."""
+"""Relabelling: a target vector and a role for each instance."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def double_hot(pred_probs: Array, given_labels: Array, class_ratio: Array) -> Ar
             "weight per class (a column of weights would be broadcast over the wrong axis)"
         )
     probs = as_float64(xp, pred_probs)
-    classes = xp.arange(num_classes, device=_device(probs))
+    classes = xp.arange(num_classes, device=probs.device)
     given = classes[None, :] == given_labels[:, None]
     predicted = classes[None, :] == xp.argmax(probs, axis=1)[:, None]
     zeros = xp.zeros_like(probs)
@@ -180,7 +180,7 @@ def relabel_instances(
         if Published.MIXUP_KEEPS_OWN_RATIO in published_behaviour:
             kept_part = xp.where(is_nc[:, None], nothing, given_part)
     targets = xp.where(is_nc[:, None], nc_targets, hot)
-    roles = xp.zeros(hot.shape[0], dtype=xp.int64, device=_device(hot)) + int(Role.NON_NC)
+    roles = xp.zeros(hot.shape[0], dtype=xp.int64, device=hot.device) + int(Role.NON_NC)
     roles = xp.where(is_nc, xp.full_like(roles, int(Role.NC)), roles)
     return Relabelled(targets, roles, kept_part)
 
@@ -193,12 +193,6 @@ def verified(labels: Array, num_classes: int) -> Relabelled:
     """
     xp, (labels,) = as_arrays(labels)
     check_labels("labels", labels, num_classes)
-    classes = xp.arange(num_classes, device=_device(labels))
+    classes = xp.arange(num_classes, device=labels.device)
     targets = xp.astype(classes[None, :] == labels[:, None], xp.float64)
     return Relabelled(targets, xp.full_like(xp.astype(labels, xp.int64), int(Role.CLEAN)))
-
-
-def _device(array: Array):
-    import array_api_compat
-
-    return array_api_compat.device(array)

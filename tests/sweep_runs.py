@@ -24,10 +24,12 @@ def run(log: str, seed: int, scale: float = 1.0, sleep: float = 0.0, fault: str 
         sys.exit(3)
     if fault == "is killed":
         os.kill(os.getpid(), signal.SIGKILL)
-    if fault == "is killed in company":
-        time.sleep(0.5)
-        if running(log) > 1:
-            os.kill(os.getpid(), signal.SIGKILL)
+    if fault == "waits for company":
+        wait_until(lambda: begun(log) > 1)
+        time.sleep(1)
+    if fault == "is killed in company" and begun(log, seed) == 1:
+        wait_until(lambda: running(log) > 1)
+        os.kill(os.getpid(), signal.SIGKILL)
     if fault == "gives NaN":
         return {"mean": float("nan")}
     if fault == "repeats a setting":
@@ -55,15 +57,23 @@ def note(log: str, name: str) -> None:
     Path(log, f"{name}-{os.getpid()}-{time.time_ns()}").touch()
 
 
-def begun(log) -> int:
-    """How many runs have been started."""
-    return len(list(Path(log).glob("begun-*")))
+def begun(log, seed="*") -> int:
+    """How many runs have been started, of one seed or of all."""
+    return len(list(Path(log).glob(f"begun-{seed}-*")))
+
+
+def wait_until(condition) -> None:
+    """At most a minute."""
+    end = time.monotonic() + 60
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 def running(log) -> int:
     """How many seeds have been started and not ended."""
-    seeds = [{p.name.split("-")[1] for p in Path(log).glob(f"{what}-*")}
-             for what in ("begun", "ended")]  # fmt: skip
+    seeds = [
+        {p.name.split("-")[1] for p in Path(log).glob(f"{what}-*")} for what in ("begun", "ended")
+    ]
     return len(seeds[0] - seeds[1])
 
 

@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import genkl
+from genkl.extras import explain_missing
 
 MODULES = sorted(
     module.name
@@ -34,6 +36,41 @@ def test_names_that_do_not_exist_are_attribute_errors():
     assert set(genkl.__all__) <= set(dir(genkl))
 
 
+@pytest.mark.parametrize("name", sorted(genkl._MOVED))
+def test_a_module_that_moved_says_where_it_went(name):
+    where = re.escape(genkl._MOVED[name])
+    with pytest.raises(ModuleNotFoundError, match=rf"genkl\.{name} is now {where}"):
+        importlib.import_module(f"genkl.{name}")
+    with pytest.raises(AttributeError, match=rf"genkl\.{name} is now {where}"):
+        getattr(genkl, name)
+    with pytest.raises(ModuleNotFoundError, match=f"genkl.{name} is now"):
+        exec(f"from genkl import {name}")
+
+
+def test_the_old_command_of_the_book_is_one_line():
+    done = subprocess.run(
+        [sys.executable, "-m", "genkl.book", "execute"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "python -m book" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("torch", 'torch is not installed: pip install "genkl[train]"'),
+        ("PIL.Image", 'PIL is not installed: pip install "genkl[train]"'),
+        ("seaborn", 'seaborn is not installed: pip install "genkl[plots]"'),
+        ("cleanlab.rank", 'cleanlab is not installed: pip install "genkl[benchmark]"'),
+        ("torchmetrics", None),
+        (None, None),
+    ],
+)
+def test_what_a_missing_module_comes_with(module, said):
+    assert explain_missing(ModuleNotFoundError("missing", name=module)) == said
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings_are_true(name):
     names = {n: getattr(genkl, n) for n in genkl.__all__} | {"np": np}
@@ -52,8 +89,8 @@ def test_the_public_functions_have_examples_that_run():
     assert len(with_examples) == 4
 
 
-def test_importing_the_package_loads_neither_torch_nor_pandas():
-    code = "import sys, genkl; print({'torch', 'pandas', 'matplotlib'} & set(sys.modules))"
+def test_importing_the_package_loads_nothing_large():
+    code = "import sys, genkl; print({'torch', 'pandas', 'matplotlib', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

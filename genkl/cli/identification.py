@@ -18,10 +18,10 @@ from genkl.checks import check_probabilities
 from genkl.cli.files import checked_destination, open_inputs, read_labels, writing
 from genkl.cli.rule import Settings, asked_for, refused
 from genkl.data.tables import Predictions
-from genkl.rule.blockwise import evaluate
 from genkl.rule.choose import choose_alpha_beta, diagnose
 from genkl.rule.conformal import threshold_for_budget
 from genkl.rule.divergence import dominance_threshold, entropy
+from genkl.rule.evaluation import evaluate
 from genkl.rule.identify import flag_above
 from genkl.rule.stream import evaluate_batches, votes_from, write_array
 from genkl.storage import plain, replacing

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from genkl.checks import check_beta, check_positive
-from genkl.rule.blockwise import SampledRule
 from genkl.rule.divergence import uniform_like_vectors
+from genkl.rule.evaluation import SampledRule
 
 DEFAULT_BETA = 0.5
 """In units of 1/k. The paper's three lie between 0.42 and 0.81; in between the choice matters
@@ -63,7 +63,10 @@ def refused(options: argparse.Namespace) -> Iterator[str]:
         if suffix != ".npy":
             yield "--values is scores, which a table has anyway; name an .npy file with --out"
         if options.alpha is not None or options.auto_beta or options.conforming:
-            yield "--values is scores, which need no alpha; leave --alpha and --conforming out"
+            yield (
+                "--values is scores, which need no alpha; leave --alpha, --auto-beta and "
+                "--conforming out"
+            )
     if options.auto_beta and options.beta is not None:
         yield f"--auto-beta is given and --beta is {options.beta}; leave one out"
     if options.auto_beta and isinstance(options.alpha, float):

@@ -91,8 +91,10 @@ def read_keys(
 
 def without_prefix(keys: pa.StringArray, prefix: str) -> pa.StringArray:
     """The keys, each without a prefix that it may or may not have."""
-    rest = pc.utf8_slice_codeunits(keys, len(prefix))
-    return pc.if_else(pc.starts_with(keys, prefix), rest, keys)
+    if not prefix:
+        return keys
+    prefixed, rest = pc.starts_with(keys, prefix), pc.utf8_slice_codeunits(keys, len(prefix))
+    return rest if pc.all(prefixed).as_py() else pc.if_else(prefixed, rest, keys)
 
 
 def read_labels(

@@ -1,4 +1,4 @@
-"""Which instances don't conform, by other people's lights? Scores to compare the divergence with.
+"""Detectors of non-conforming instances: the divergence, and scores to compare it with.
 
 Every detector has one shape: `Evidence` in, a score per instance out, higher for less conforming.
 Where a well-kept library has a method as a function, it comes from there (cleanlab, pytorch-ood,
@@ -15,7 +15,10 @@ from genkl.detectors.labels import LABEL_DETECTORS, cleanlab_detector, jo_src_de
 from genkl.detectors.predictions import PREDICTION_DETECTORS, energy_detector, genkl_detector
 
 DETECTORS: Mapping[str, Detector] = MappingProxyType(
-    {one.name: one for one in (*PREDICTION_DETECTORS, *LABEL_DETECTORS, *FEATURE_DETECTORS)}
+    {
+        detector.name: detector
+        for detector in (*PREDICTION_DETECTORS, *LABEL_DETECTORS, *FEATURE_DETECTORS)
+    }
 )
 """Every detector by its name, in the order of tables."""
 

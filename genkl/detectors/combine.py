@@ -1,4 +1,4 @@
-"""Do scores add to each other? A cross-fitted logistic regression, which is shown the truth."""
+"""Combination of scores by a cross-fitted logistic regression, which is shown the truth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a detector may look at, and what a detector is."""
+"""Evidence about instances, and detectors: scores of how little each instance conforms."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -56,10 +57,8 @@ class Evidence:
             check_probabilities("view_probs", self.view_probs, ndim=2)
             _check_shape("view_probs", self.view_probs, (count, num_classes), "as pred_probs")
         if self.member_logits is not None:
-            _check_shape(
-                "member_logits", self.member_logits, (None, count, num_classes),
-                "(models, instances, classes), the last two as pred_probs",
-            )  # fmt: skip
+            axes = "(models, instances, classes), the last two as pred_probs"
+            _check_shape("member_logits", self.member_logits, (None, count, num_classes), axes)
             _check_finite("member_logits", self.member_logits)
         if self.features is not None:
             _check_shape("features", self.features, (count, None), "a row for each of pred_probs")
@@ -116,7 +115,7 @@ class Evidence:
         return replace(self, **chosen)
 
 
-ARRAYS = tuple(one.name for one in fields(Evidence) if one.name != "reference")
+ARRAYS = tuple(field.name for field in fields(Evidence) if field.name != "reference")
 FIELDS = (*ARRAYS, "reference", *(f"reference.{name}" for name in ARRAYS))
 
 
@@ -173,15 +172,14 @@ class Detector:
             ValueError: the evidence lacks something (all of it is named), or the rule returns
                 another shape or something that isn't finite.
         """
-        others = (evidence if among is None else among,) if self.relative else ()
-        for one in (evidence, *others):
-            missing = one.missing(self.needs)
-            if missing:
+        fitted_to = (evidence if among is None else among,) if self.relative else ()
+        for given in (evidence, *fitted_to):
+            if missing := given.missing(self.needs):
                 raise ValueError(
                     f"{self.name} needs {', '.join(missing)}, which the evidence lacks; pass it, "
                     "or choose among the detectors whose needs are met: evidence.missing(needs)"
                 )
-        scores = np.asarray(self.rule(evidence, *others), dtype=np.float64)
+        scores = np.asarray(self.rule(evidence, *fitted_to), dtype=np.float64)
         if scores.shape != (len(evidence),):
             raise ValueError(
                 f"{self.name} returned shape {scores.shape}; a rule returns ({len(evidence)},), "
@@ -238,14 +236,21 @@ class Detector:
         fold = np.empty(count, dtype=np.int64)
         fold[order] = np.arange(count) % folds
         scores = np.empty(count)
-        for one in range(min(folds, count)):
-            held_out = fold == one
+        for part in range(min(folds, count)):
+            held_out = fold == part
             fitted = replace(
                 reference.take(np.flatnonzero(held_out)),
                 reference=reference.take(np.flatnonzero(~held_out)),
             )
             scores[held_out] = self.score(fitted)
         return scores
+
+
+def detector(
+    name: str, needs: tuple[str, ...], source: str, family: str, **options: Any
+) -> Callable[[Callable[..., np.ndarray]], Detector]:
+    """Make a rule a detector where it is defined; arguments as `Detector`'s."""
+    return lambda rule: Detector(name, needs, rule, source, family, **options)
 
 
 def import_extra(module: str) -> ModuleType:
@@ -285,11 +290,9 @@ def _check_shape(
 
 
 def _check_finite(name: str, array: np.ndarray) -> None:
-    finite = np.isfinite(array)
-    if not finite.all():
-        axis = array.ndim - 2
-        others = tuple(i for i in range(array.ndim) if i != axis)
-        row = int(np.argmin(finite.all(axis=others)))
+    rows = np.moveaxis(np.isfinite(array), -2, 0).reshape(array.shape[-2], -1).all(axis=1)
+    if not rows.all():
+        row = int(np.argmin(rows))
         raise ValueError(
             f"{name} contains NaN or infinity in row {row}; find where the network's output "
             "stopped being a number before it was saved"

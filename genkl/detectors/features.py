@@ -1,4 +1,4 @@
-"""Detectors that read features, and are fitted on the reference."""
+"""Detectors that read features and are fitted on the reference: KNN, Mahalanobis, ViM."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 from scipy.linalg import cho_factor, solve_triangular
 from scipy.special import logsumexp
 
-from genkl.detectors.evidence import Detector, Evidence
+from genkl.detectors.evidence import Detector, Evidence, detector
 from genkl.detectors.predictions import mean_logits
-from genkl.rule.kinds import neighbor_distance
+from genkl.rule.neighbors import neighbor_distance
 
 FITTED = ("features", "reference", "reference.features")
 
@@ -39,7 +39,10 @@ def knn_detector(neighbors: int = 5, *, name: str = "KNN") -> Detector:
     return Detector(name, needs=FITTED, rule=rule, source="sun2022knn", family="features")
 
 
-def _mahalanobis(evidence: Evidence) -> np.ndarray:
+@detector(
+    "Mahalanobis", (*FITTED, "reference.given_labels"), source="lee2018simple", family="features"
+)
+def mahalanobis(evidence: Evidence) -> np.ndarray:
     r"""Squared distance to the nearest class mean,
     :math:`\min_c (x - \mu_c)^T \Sigma^{-1} (x - \mu_c)`.
 
@@ -63,15 +66,6 @@ def _mahalanobis(evidence: Evidence) -> np.ndarray:
 
     white, centres = whiten(evidence.features.astype(np.float64)), whiten(means)
     return np.min([np.square(white - centre).sum(axis=1) for centre in centres], axis=0)
-
-
-MAHALANOBIS = Detector(
-    "Mahalanobis",
-    needs=(*FITTED, "reference.given_labels"),
-    rule=_mahalanobis,
-    source="lee2018simple",
-    family="features",
-)
 
 
 def principal_dimensions(count: int, num_features: int) -> int:
@@ -145,4 +139,4 @@ def _origin(features: np.ndarray, logits: np.ndarray) -> np.ndarray:
     return -np.linalg.pinv(weights, rcond=1e-8) @ bias
 
 
-FEATURE_DETECTORS = (knn_detector(), MAHALANOBIS, vim_detector())
+FEATURE_DETECTORS = (knn_detector(), mahalanobis, vim_detector())

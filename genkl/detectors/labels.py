@@ -1,4 +1,4 @@
-"""Detectors that hold a prediction against the given label.
+"""Detectors that hold a prediction against the given label: cleanlab, Jo-SRC, DSOS, DivideMix.
 
 All but Jo-SRC were made to find wrong labels. A mislabelled instance of a known class conforms,
 and they can't tell it from one of no class.
@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import xlogy
 
 from genkl.checks import check_choice
-from genkl.detectors.evidence import Detector, Evidence, import_extra
+from genkl.detectors.evidence import Detector, Evidence, detector, import_extra
 
 SMALLEST_PROBABILITY = 1e-12
 """Of the given label, for its logarithm: a loss is at most 27.6."""
@@ -30,13 +30,10 @@ def _of_label(evidence: Evidence) -> np.ndarray:
     return evidence.pred_probs[rows, evidence.given_labels].astype(np.float64)
 
 
-def _given_label(evidence: Evidence) -> np.ndarray:
+@detector("given label", needs=LABELLED, source="kuan2022model", family="label")
+def given_label(evidence: Evidence) -> np.ndarray:
+    """1 less the probability of the given label."""
     return 1 - _of_label(evidence)
-
-
-GIVEN_LABEL = Detector(
-    "given label", needs=LABELLED, rule=_given_label, source="kuan2022model", family="label"
-)
 
 
 # -- cleanlab -----------------------------------------------------------------------------------
@@ -173,7 +170,8 @@ def jo_src_detector(
 # -- DSOS ---------------------------------------------------------------------------------------
 
 
-def _collision_entropy(evidence: Evidence) -> np.ndarray:
+@detector("DSOS", needs=LABELLED, source="albert2022addressing", family="label")
+def DSOS(evidence: Evidence) -> np.ndarray:
     r"""Collision entropy :math:`-\log \sum_j m_j^2` of :math:`m = \tfrac12 (q + y)`, in nats.
 
     0 for a sure prediction of the given label, log 2 for a sure one of another class, up to
@@ -186,15 +184,6 @@ def _collision_entropy(evidence: Evidence) -> np.ndarray:
     return -np.log(np.square(middle).sum(axis=1))
 
 
-DSOS = Detector(
-    "DSOS",
-    needs=LABELLED,
-    rule=_collision_entropy,
-    source="albert2022addressing",
-    family="label",
-)
-
-
 # -- DivideMix ----------------------------------------------------------------------------------
 
 
@@ -202,7 +191,10 @@ def _loss(evidence: Evidence) -> np.ndarray:
     return -np.log(np.maximum(_of_label(evidence), SMALLEST_PROBABILITY))
 
 
-def _high_loss(evidence: Evidence, among: Evidence) -> np.ndarray:
+@detector(
+    "GMM on loss", LABELLED, source="li2020dividemix", family="label", threshold=0.5, relative=True
+)
+def loss_mixture(evidence: Evidence, among: Evidence) -> np.ndarray:
     """Posterior of the component with the higher mean, of two that are fitted to the losses.
 
     The loss is the cross-entropy of the averaged prediction with the given label, scaled so that
@@ -225,23 +217,13 @@ def _high_loss(evidence: Evidence, among: Evidence) -> np.ndarray:
     return posterior[:, mixture.means_[:, 0].argmax()]
 
 
-LOSS_MIXTURE = Detector(
-    "GMM on loss",
-    needs=LABELLED,
-    rule=_high_loss,
-    source="li2020dividemix",
-    family="label",
-    threshold=0.5,
-    relative=True,
-)
-
 LABEL_DETECTORS = (
-    GIVEN_LABEL,
+    given_label,
     cleanlab_detector("self_confidence"),
     cleanlab_detector("normalized_margin"),
     cleanlab_detector("confidence_weighted_entropy"),
     jo_src_detector(),
     jo_src_detector(soft=True),
     DSOS,
-    LOSS_MIXTURE,
+    loss_mixture,
 )

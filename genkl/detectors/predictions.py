@@ -1,4 +1,4 @@
-"""Detectors that read predictions: the divergence, the averaged softmax, logits, the ensemble."""
+"""Detectors that read predictions: divergence, entropy, margin, logits, energy, disagreement."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import entr, softmax
 
 from genkl.checks import check_positive
-from genkl.detectors.evidence import Detector, Evidence, import_extra
+from genkl.detectors.evidence import Detector, Evidence, detector, import_extra
 from genkl.rule.divergence import uniform_like_vectors
 from genkl.rule.identify import entropy_score, nc_score
 
@@ -68,36 +68,23 @@ def genkl_detector(
     )
 
 
-def _entropy(evidence: Evidence) -> np.ndarray:
+@detector("entropy", needs=("pred_probs",), source="huang2023genkl", family="softmax")
+def entropy(evidence: Evidence) -> np.ndarray:
+    """Normalised entropy of the averaged prediction."""
     return entropy_score(evidence.pred_probs)
 
 
-def _max_softmax(evidence: Evidence) -> np.ndarray:
+@detector("max softmax", needs=("pred_probs",), source="hendrycks2017baseline", family="softmax")
+def max_softmax(evidence: Evidence) -> np.ndarray:
+    """1 less the largest probability."""
     return 1 - evidence.pred_probs.max(axis=1).astype(np.float64)
 
 
-def _margin(evidence: Evidence) -> np.ndarray:
+@detector("margin", needs=("pred_probs",), source="scheffer2001active", family="softmax")
+def margin(evidence: Evidence) -> np.ndarray:
+    """1 less the distance between the two largest probabilities."""
     largest = np.partition(evidence.pred_probs.astype(np.float64), -2, axis=1)[:, -2:]
     return 1 - (largest[:, 1] - largest[:, 0])
-
-
-ENTROPY = Detector(
-    "entropy", needs=("pred_probs",), rule=_entropy, source="huang2023genkl", family="softmax"
-)
-MAX_SOFTMAX = Detector(
-    "max softmax",
-    needs=("pred_probs",),
-    rule=_max_softmax,
-    source="hendrycks2017baseline",
-    family="softmax",
-)
-MARGIN = Detector(
-    "margin",
-    needs=("pred_probs",),
-    rule=_margin,
-    source="scheffer2001active",
-    family="softmax",
-)
 
 
 def mean_logits(evidence: Evidence) -> np.ndarray:
@@ -109,7 +96,9 @@ def mean_logits(evidence: Evidence) -> np.ndarray:
     return evidence.member_logits.astype(np.float64).mean(axis=0)
 
 
-def _max_logit(evidence: Evidence) -> np.ndarray:
+@detector("max logit", needs=("member_logits",), source="hendrycks2022scaling", family="logits")
+def max_logit(evidence: Evidence) -> np.ndarray:
+    """Minus the largest of the averaged logits, computed by pytorch-ood."""
     import torch
 
     ood = import_extra("pytorch_ood.detector")
@@ -142,15 +131,6 @@ def energy_detector(temperature: float = 1.0, *, name: str = "energy") -> Detect
     )
 
 
-MAX_LOGIT = Detector(
-    "max logit",
-    needs=("member_logits",),
-    rule=_max_logit,
-    source="hendrycks2022scaling",
-    family="logits",
-)
-
-
 def _members(evidence: Evidence, name: str) -> np.ndarray:
     if len(evidence.member_logits) < 2:
         raise ValueError(
@@ -160,14 +140,18 @@ def _members(evidence: Evidence, name: str) -> np.ndarray:
     return evidence.member_logits.astype(np.float64)
 
 
-def _mutual_information(evidence: Evidence) -> np.ndarray:
+@detector(
+    "mutual information", needs=("member_logits",), source="houlsby2011bayesian", family="ensemble"
+)
+def mutual_information(evidence: Evidence) -> np.ndarray:
     """Entropy of the mean less mean of the entropies, in nats."""
     probs = softmax(_members(evidence, "mutual information"), axis=-1)
     gain = entr(probs.mean(axis=0)).sum(axis=-1) - entr(probs).sum(axis=-1).mean(axis=0)
     return np.maximum(gain, 0)  # negative by rounding only
 
 
-def _disagreement(evidence: Evidence) -> np.ndarray:
+@detector("disagreement", needs=("member_logits",), source="beluch2018power", family="ensemble")
+def disagreement(evidence: Evidence) -> np.ndarray:
     """Share of the models that don't predict what most of them do."""
     logits = _members(evidence, "disagreement")
     votes = logits.argmax(axis=-1)
@@ -175,29 +159,14 @@ def _disagreement(evidence: Evidence) -> np.ndarray:
     return 1 - counts.max(axis=-1) / len(votes)
 
 
-MUTUAL_INFORMATION = Detector(
-    "mutual information",
-    needs=("member_logits",),
-    rule=_mutual_information,
-    source="houlsby2011bayesian",
-    family="ensemble",
-)
-DISAGREEMENT = Detector(
-    "disagreement",
-    needs=("member_logits",),
-    rule=_disagreement,
-    source="beluch2018power",
-    family="ensemble",
-)
-
 PREDICTION_DETECTORS = (
     genkl_detector(alpha=CLOTHING1M_ALPHA),
     genkl_detector(permutation_invariant=True),
-    ENTROPY,
-    MAX_SOFTMAX,
-    MARGIN,
-    MAX_LOGIT,
+    entropy,
+    max_softmax,
+    margin,
+    max_logit,
     energy_detector(),
-    MUTUAL_INFORMATION,
-    DISAGREEMENT,
+    mutual_information,
+    disagreement,
 )

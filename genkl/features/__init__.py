@@ -11,12 +11,6 @@ from genkl.features.backbones import (
 )
 from genkl.features.extract import Computing, extract_features, featurize, preprocess, use_features
 from genkl.features.store import cache_folder
-from genkl.features.weights import (
-    load_by_position,
-    load_strictly,
-    read_weights,
-    weights_hash,
-)
 
 __all__ = [
     "Backbone",
@@ -30,10 +24,6 @@ __all__ = [
     "find_network",
     "finetunable",
     "get_backbone",
-    "load_by_position",
-    "load_strictly",
     "preprocess",
-    "read_weights",
     "use_features",
-    "weights_hash",
 ]

@@ -40,8 +40,6 @@ from genkl.features.store import DIGEST, FeatureStore, cache_folder
 from genkl.networks import NormaliseBytes, pick_device
 from genkl.provenance import usable_cores
 
-SHARD_ROWS = 1000
-"""Features are written to disk every so many images: what an interruption can cost."""
 BATCH_ON_CPU = 8
 """Few images at a time stay in the processor's cache: measured, four times as fast as 64."""
 BATCH_ON_GPU = 128
@@ -128,6 +126,7 @@ def extract_features(
         FloatingPointError: the network's output for an image is not finite.
     """
     images, computing = as_images(images), Computing(**how)
+    device = pick_device(computing.device)
     size = backbone.size if size is None else size
     check_choice("resize", resize, RESIZE_MODES)
     check_choice("on_error", on_error, ON_ERROR)
@@ -139,8 +138,9 @@ def extract_features(
     known, features = store.read(digests)
     missing = readable[~known[readable]]
     if len(missing):
+        del features  # a second time as much memory; they are read again
         _, first = np.unique(digests[missing], return_index=True)
-        device, order = pick_device(computing.device), np.sort(missing[first])
+        order = np.sort(missing[first])
         batch_size, num_workers = _suited(computing, device, images, len(order))
         batches = image_batches(
             images,
@@ -151,7 +151,11 @@ def extract_features(
             on_error=on_error,
             progress="features" if progress else None,
         )
-        _keep(store, digests, _forward(images, backbone, batches, device))
+        try:
+            for rows, computed in _computed(images, backbone, batches, device):
+                store.add(digests[rows], computed)
+        finally:  # what was computed before an error or Ctrl-C is not lost
+            store.flush()
         known, features = store.read(digests)
     if not known.any():
         raise ValueError(f"none of the {len(images)} images can be used; see check_images")
@@ -311,7 +315,7 @@ def _suited(
     return computing.batch_size or (BATCH_ON_CPU if on_cpu else BATCH_ON_GPU), workers
 
 
-def _forward(
+def _computed(
     images: Images,
     backbone: Backbone,
     batches: Iterator[tuple[np.ndarray, Tensor]],
@@ -326,27 +330,6 @@ def _forward(
             features = model(inputs).float().cpu()
         _check_features(features, rows, images, backbone)
         yield rows, features
-
-
-def _keep(
-    store: FeatureStore, digests: np.ndarray, batches: Iterator[tuple[np.ndarray, Tensor]]
-) -> None:
-    """Put the features of all batches into the store, a shard at a time."""
-    pending: list[tuple[np.ndarray, Tensor]] = []
-
-    def write() -> None:
-        if pending:
-            rows, features = zip(*pending, strict=True)
-            store.add(digests[np.concatenate(rows)], torch.cat(features))
-            pending.clear()
-
-    try:
-        for rows, features in batches:
-            pending.append((rows, features))
-            if sum(len(rows) for rows, _ in pending) >= SHARD_ROWS:
-                write()
-    finally:  # what was computed before an error or Ctrl-C is not lost
-        write()
 
 
 def _check_features(features: Tensor, rows: np.ndarray, images: Images, backbone: Backbone) -> None:

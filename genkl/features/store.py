@@ -20,6 +20,8 @@ from torch import Tensor
 from genkl.data.images import FINGERPRINT_BYTES
 from genkl.storage import replacing
 
+SHARD_ROWS = 1000
+"""Features are written to disk every so many images: what an interruption can cost."""
 DIGEST = np.dtype(f"S{FINGERPRINT_BYTES}")
 """An image's fingerprint. NumPy pads byte strings with zeros before it compares them, so that
 strings of one length are equal only if every byte is."""
@@ -51,6 +53,7 @@ class FeatureStore:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
+        self._pending: list[tuple[np.ndarray, Tensor]] = []
 
     def read(self, digests: np.ndarray) -> tuple[np.ndarray, Tensor]:
         """The features of these images, as far as they are there.
@@ -79,17 +82,27 @@ class FeatureStore:
         return known, features
 
     def add(self, digests: np.ndarray, features: Tensor) -> None:
-        """Write a shard.
+        """Keep rows; they are written when there are enough for a shard, or at `flush`.
 
         Args:
             digests: shape (n,), `DIGEST`.
             features: shape (n, d), float32.
 
         Raises:
-            OSError: it can't be written; the message says what to do.
+            OSError: they can't be written; the message says what to do.
         """
-        as_numbers = digests.view(np.uint8).reshape(-1, FINGERPRINT_BYTES)
-        tensors = {"digests": torch.from_numpy(as_numbers), "features": features.float()}
+        self._pending.append((digests, features))
+        if sum(len(digests) for digests, _ in self._pending) >= SHARD_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was added since the last shard as one more."""
+        if not self._pending:
+            return
+        digests, features = zip(*self._pending, strict=True)
+        self._pending.clear()
+        as_numbers = np.concatenate(digests).view(np.uint8).reshape(-1, FINGERPRINT_BYTES)
+        tensors = {"digests": torch.from_numpy(as_numbers), "features": torch.cat(features)}
         with replacing(self.folder / f"{uuid.uuid4().hex}.safetensors") as temporary:
             save_file(tensors, temporary, {"checksum": _checksum(tensors)})
 

@@ -122,6 +122,7 @@ class Batches:
         start: int = 0,
     ) -> None:
         self.engine, self.seeds, self.mixup_alpha = engine, seeds, mixup_alpha
+        self.device, self.alone = engine.device, engine.world_size == 1  # asking takes time
         self.agrees, self.start = agrees, start
         self.targets, self.roles, self.kept_part, self.given = (
             None if values is None else engine.to_device(values)
@@ -159,7 +160,7 @@ class Batches:
             index = self.engine.to_device(draw.rows)
             targets = F.embedding(index, self.targets)  # faster than an index in brackets
             roles = self.roles.index_select(0, index)
-            mixing = None if draw.mixing is None else draw.mixing.to(self.engine.device)
+            mixing = None if draw.mixing is None else draw.mixing.to(self.device)
             unmixed = None
             if self.agrees is not None:
                 unmixed = self._own_rows(index)
@@ -172,11 +173,15 @@ class Batches:
         """This process's rows of the next batch (decoded) or of any (in memory), not mixed."""
         if self.held is None:
             return self.engine.to_device(next(self.decoded))
-        return self.held[index[self.engine.own(len(index))]]
+        return self.held[index[self._own(len(index))]]
+
+    def _own(self, count: int) -> slice:
+        """This process's part of so many rows."""
+        return slice(None) if self.alone else self.engine.own(count)
 
     def _mixed(self, index: Tensor, mixing: Mixing | None, unmixed: Tensor | None) -> Tensor:
         """This process's rows of the batch as the network sees them."""
-        own = self.engine.own(len(index))
+        own = self._own(len(index))
         if mixing is not None and self.held is not None:
             if len(self.seeds) > 1:
                 return self._blended_at_once(index, mixing)

@@ -424,7 +424,9 @@ def describe(function: Any) -> str:
         ]
         return f"{describe(inner)}({', '.join(bound)})"
     module, name = getattr(function, "__module__", "?"), getattr(function, "__qualname__", None)
-    return f"{module}.{name or type(function).__qualname__}"
+    owner = getattr(function, "__self__", None)  # of a method: what it knows makes the difference
+    known = f"({owner})" if dataclasses.is_dataclass(owner) else ""
+    return f"{module}.{name or type(function).__qualname__}{known}"
 
 
 def first_difference(ours: Any, theirs: Any, name: str = "") -> tuple[str, Any, Any] | None:

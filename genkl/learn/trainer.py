@@ -120,8 +120,8 @@ def fit(
         FloatingPointError: the loss is not finite; names the step and the remedy.
         OSError: the checkpoint can't be written; the last good one stays.
     """
-    how = FitOptions(**options)
-    return _Training([model], examples, phase, validation, [seed], how).run()[0]
+    data = (examples, phase, validation, [seed])
+    return _Training([model], *data, FitOptions(**options)).run()[0]
 
 
 def fit_together(
@@ -201,6 +201,7 @@ class _Training:
         check_published("fit", how.published_behaviour, PUBLISHED_TRAINING)
         self.models, self.examples, self.phase, self.seeds = models, examples, phase, seeds
         self.how, self.engine = how, as_engine(how.engine)
+        self.processes = self.engine.world_size
         _check(examples, phase, validation, how.clean_threshold, self.engine)
         for model in models:
             self.engine.place(model, large_images=has_large_images(examples.inputs))
@@ -258,8 +259,7 @@ class _Training:
 
     def _take_step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
         """Learn from one batch: a forward pass for all roles, the loss, gradient and update."""
-        engine, members = self.engine, len(self.models)
-        inputs = batch.inputs
+        inputs, members = batch.inputs, len(self.models)
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=self.layout)
         counts = (batch.roles.view(members, -1, 1) == self.every_role).sum(dim=1)
@@ -271,13 +271,13 @@ class _Training:
             losses=self.how.losses,
             mixing=batch.mixing,
             kept_part=batch.kept_part,
-            own=engine.own(len(batch.roles)) if engine.world_size > 1 else None,
+            own=self.engine.own(len(batch.roles)) if self.processes > 1 else None,
             role_counts=counts,
         )
         optimizer.zero_grad(set_to_none=True)
         # Gradients are averaged over processes, and each has only its part of every mean. A
         # member's weights have no part in another's loss: gradients don't meet in the sum.
-        engine.backward(loss * engine.world_size)
+        self.engine.backward(loss * self.processes)
         optimizer.step()
         self.meter.add(means, counts)
 

@@ -1,4 +1,4 @@
-"""One HTML page that holds everything it needs: style, script, numbers and thumbnails."""
+"""The HTML page of an assessment: style, script, numbers and thumbnails in a single file."""
 
 from __future__ import annotations
 
@@ -184,25 +184,25 @@ def _thumbnails(images: Images, rows: list[int], progress: bool) -> dict[int, st
     """Row -> a small image in base64; rows that can't be read are left out."""
     from tqdm.auto import tqdm
 
-    def one(row: int) -> str | None:
+    def encoded(row: int) -> str | None:
         try:
             return base64.b64encode(_thumbnail(images, row)).decode("ascii")
         except (ImageError, OSError):
             return None
 
-    with ThreadPoolExecutor(usable_cores()) as pool:  # Pillow decodes without Python's lock
-        made = tqdm(
-            pool.map(one, rows), total=len(rows), desc="thumbnails", unit="image",
-            disable=not progress,
-        )  # fmt: skip
-        return {row: image for row, image in zip(rows, made, strict=True) if image is not None}
+    bar = tqdm(total=len(rows), desc="thumbnails", unit="image", disable=not progress)
+    held = {}
+    with bar, ThreadPoolExecutor(usable_cores()) as pool:  # Pillow decodes without Python's lock
+        for row, image in zip(rows, pool.map(encoded, rows), strict=True):
+            bar.update()
+            if image is not None:
+                held[row] = image
+    return held
 
 
 def _thumbnail(images: Images, row: int) -> bytes:
-    if isinstance(images, ImageFiles):
-        image = _draft(images.encoded(row)) or _whole(images, row)
-    else:
-        image = _whole(images, row)
+    image = _draft(images.encoded(row)) if isinstance(images, ImageFiles) else None
+    image = image or Image.fromarray(images.read(row).permute(1, 2, 0).contiguous().numpy())
     image.thumbnail((SIDE, SIDE))
     into = io.BytesIO()
     if max(image.size) <= SMALL:
@@ -222,7 +222,3 @@ def _draft(encoded: bytes) -> Image.Image | None:
             return ImageOps.exif_transpose(image)
     except (UnidentifiedImageError, Image.DecompressionBombError):
         return None
-
-
-def _whole(images: Images, row: int) -> Image.Image:
-    return Image.fromarray(images.read(row).permute(1, 2, 0).contiguous().numpy())

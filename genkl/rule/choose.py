@@ -1,19 +1,22 @@
-"""Which alpha, and which beta? Every alpha in one pass, a budget kept, a choice looked at first."""
+"""Choosing alpha and beta: every alpha in one pass, a choice within a budget, a diagnosis of it."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from genkl.checks import Array, check_positive, to_numpy
-from genkl.rule.blockwise import check_rows
 from genkl.rule.conformal import threshold_for_budget
 from genkl.rule.divergence import dominance_threshold
+from genkl.rule.evaluation import check_rows
 from genkl.rule.identify import flag_above, identify_nc, nc_score
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -81,15 +84,8 @@ def alpha_path(
         >>> alpha_path(probs, 0.05, uniform_like_vectors(4)).flagged(np.array([0.001, 0.5, 0.9]))
         array([1. , 0.5, 0. ])
     """
-    scores = to_numpy(
-        nc_score(
-            pred_probs,
-            beta,
-            uniform_like,
-            permutation_invariant=permutation_invariant,
-            num_threads=num_threads,
-        )
-    )
+    options = {"permutation_invariant": permutation_invariant, "num_threads": num_threads}
+    scores = to_numpy(nc_score(pred_probs, beta, uniform_like, **options))
     return AlphaPath(scores, np.sort(scores))
 
 
@@ -152,35 +148,32 @@ def choose_alpha_beta(
 
     Source: equation :eq:`eq-choose-beta`.
     """
-    num_classes = check_rows(pred_probs)
+    import pandas as pd
+
     count = len(conforming_probs)
     if count < 2:
         raise ValueError(f"conforming_probs has {count} rows; choosing and setting need 1 each")
     if betas is None:
-        betas = [float(b) for b in np.linspace(0, 0.95, 10) / num_classes]
+        betas = [float(b) for b in np.linspace(0, 0.95, 10) / check_rows(pred_probs)]
     if len(betas) == 0:
         raise ValueError("betas is empty; name at least one, or pass None")
     order = np.random.default_rng(seed).permutation(count)
-    halves = order[: count // 2], order[count // 2 :]
+    choosing, setting = (conforming_probs[rows] for rows in np.split(order, [count // 2]))
+    options = {"permutation_invariant": permutation_invariant}
 
-    def alpha_at(beta: float, rows: np.ndarray) -> float:
-        scores = nc_score(
-            conforming_probs[rows], beta, uniform_like, permutation_invariant=permutation_invariant
-        )
+    def alpha_at(beta: float, conforming: Array) -> float:
+        scores = nc_score(conforming, beta, uniform_like, **options)
         return threshold_for_budget(scores, max_flag_rate, confidence=confidence)
 
-    def tried(beta: float) -> dict[str, float]:
-        path = alpha_path(
-            pred_probs, beta, uniform_like, permutation_invariant=permutation_invariant
-        )
-        alpha = alpha_at(beta, halves[0])
-        flagged = float(path.flagged(alpha))
+    rows = []
+    for beta in betas:
+        alpha = alpha_at(beta, choosing)
+        flagged = float(alpha_path(pred_probs, beta, uniform_like, **options).flagged(alpha))
         excess = max(0.0, (flagged - max_flag_rate) / (1 - max_flag_rate))
-        return {"beta": beta, "alpha": alpha, "flagged": flagged, "nc_at_least": excess}
-
-    candidates = pd.DataFrame([tried(beta) for beta in betas])
+        rows.append({"beta": beta, "alpha": alpha, "flagged": flagged, "nc_at_least": excess})
+    candidates = pd.DataFrame(rows)
     beta = float(candidates["beta"][candidates["flagged"].idxmax()])
-    return Choice(alpha_at(beta, halves[1]), beta, candidates)
+    return Choice(alpha_at(beta, setting), beta, candidates)
 
 
 @dataclass(frozen=True)
@@ -218,7 +211,25 @@ class Diagnosis:
         invariant: str = "permutation_invariant=True",
     ) -> tuple[str, ...]:
         """`warnings` in the words of another caller, for what flags more, and for invariance."""
-        return tuple(_warnings(self, flag_more, invariant))
+        if self.flagged == 0:
+            return (f"nothing is flagged; alpha is above every critical alpha: {flag_more}",)
+        classes = self.by_class[(self.by_class["flagged"] > 0.8) & (self.by_class["instances"] > 0)]
+        names = ", ".join(str(name) for name in classes.index)
+        _, lower, _, higher, _ = self.nearby["flagged"]
+        findings = {
+            f"{self.flagged:.0%} of all instances are flagged; training on so many uniform targets "
+            "flattens the network: raise alpha": self.flagged > 0.5,
+            f"over 80 % of the instances predicted as class {names} are flagged": (
+                len(classes) > 0 and self.flagged <= 0.8
+            ),
+            f"alpha stands on a cliff: 5 % lower flags {lower:.2%}, 5 % higher {higher:.2%}": (
+                lower > 2 * higher
+            ),
+            f"renaming the classes keeps only {self.renaming_agreement:.0%} of the NC set; use "
+            f"{invariant}": self.renaming_agreement < 0.8,
+            "an exactly uniform prediction is not flagged": not self.uniform_is_flagged,
+        }
+        return tuple(text for text, holds in findings.items() if holds)
 
     def __str__(self) -> str:
         lines = [
@@ -257,6 +268,8 @@ def diagnose(
     Raises:
         ValueError: as `identify_nc`; no predictions.
     """
+    import pandas as pd
+
     num_classes = check_rows(pred_probs)
     if len(pred_probs) == 0:
         raise ValueError("pred_probs has no rows; there is nothing to diagnose")
@@ -269,17 +282,16 @@ def diagnose(
     else:
         path = AlphaPath(to_numpy(scores), np.sort(to_numpy(scores)))
     mask = path.mask(alpha)
+    near = alpha * np.array([0.9, 0.95, 1.0, 1.05, 1.1])
+    dominant = (probs >= dominance_threshold(num_classes, beta)).sum(axis=1)
+    by_class = _shares(probs.argmax(axis=1), mask, "predicted class").reindex(range(num_classes))
     uniform = np.full((1, num_classes), 1 / num_classes)
     return Diagnosis(
         flagged=float(mask.mean()),
-        by_class=_shares(probs.argmax(axis=1), mask, range(num_classes), "predicted class"),
+        by_class=by_class.assign(instances=by_class["instances"].fillna(0).astype(int)),
         peaks=_quartiles(probs.max(axis=1), mask),
-        dominant_entries=_shares(
-            (probs >= dominance_threshold(num_classes, beta)).sum(axis=1), mask, None, "dominant"
-        ),
-        nearby=pd.DataFrame({"alpha": [alpha * f for f in (0.9, 0.95, 1.0, 1.05, 1.1)]}).assign(
-            flagged=lambda table: path.flagged(table["alpha"].to_numpy())
-        ),
+        dominant_entries=_shares(dominant, mask, "dominant"),
+        nearby=pd.DataFrame({"alpha": near, "flagged": path.flagged(near)}),
         uniform_is_flagged=bool(
             alpha != np.inf and identify_nc(uniform, alpha, beta, vectors, **options)[0]
         ),
@@ -287,37 +299,10 @@ def diagnose(
     )
 
 
-def jaccard(one: np.ndarray, other: np.ndarray) -> float:
+def jaccard(mask: np.ndarray, other_mask: np.ndarray) -> float:
     """Overlap of two sets given as masks, intersection over union; NaN if both are empty."""
-    union = (one | other).sum()
-    return float((one & other).sum() / union) if union else float("nan")
-
-
-def _warnings(found: Diagnosis, flag_more: str, invariant: str):
-    if found.flagged == 0:
-        yield f"nothing is flagged; alpha is above every critical alpha: {flag_more}"
-        return
-    if found.flagged > 0.5:
-        yield (
-            f"{found.flagged:.0%} of all instances are flagged; training on so many uniform "
-            "targets flattens the network: raise alpha"
-        )
-    gone = found.by_class[(found.by_class["flagged"] > 0.8) & (found.by_class["instances"] > 0)]
-    if len(gone) and found.flagged <= 0.8:
-        names = ", ".join(str(name) for name in gone.index)
-        yield f"over 80 % of the instances predicted as class {names} are flagged"
-    shares = found.nearby["flagged"].to_numpy()
-    if shares[1] > 2 * shares[3]:
-        yield (
-            f"alpha stands on a cliff: 5 % lower flags {shares[1]:.2%}, 5 % higher {shares[3]:.2%}"
-        )
-    if found.renaming_agreement < 0.8:
-        yield (
-            f"renaming the classes keeps only {found.renaming_agreement:.0%} of the NC set; use "
-            f"{invariant}"
-        )
-    if not found.uniform_is_flagged:
-        yield "an exactly uniform prediction is not flagged"
+    union = (mask | other_mask).sum()
+    return float((mask & other_mask).sum() / union) if union else float("nan")
 
 
 def _renaming_agreement(probs, mask, alpha, beta, vectors, options, seed: int) -> float:
@@ -330,16 +315,17 @@ def _renaming_agreement(probs, mask, alpha, beta, vectors, options, seed: int) -
     )
 
 
-def _shares(values: np.ndarray, mask: np.ndarray, every, name: str) -> pd.DataFrame:
+def _shares(values: np.ndarray, mask: np.ndarray, name: str) -> pd.DataFrame:
+    """Number of instances that have each value, and the share of them that is flagged."""
+    import pandas as pd
+
     groups = pd.Series(mask).groupby(values)
-    table = pd.DataFrame({"instances": groups.size(), "flagged": groups.mean()})
-    if every is not None:
-        table = table.reindex(every)
-        table["instances"] = table["instances"].fillna(0).astype(int)
-    return table.rename_axis(name)
+    return pd.DataFrame({"instances": groups.size(), "flagged": groups.mean()}).rename_axis(name)
 
 
 def _quartiles(peaks: np.ndarray, mask: np.ndarray) -> pd.DataFrame:
+    import pandas as pd
+
     shares = [0.0, 0.25, 0.5, 0.75, 1.0]
     rows = {
         name: np.quantile(peaks[group], shares) if group.any() else np.full(5, np.nan)

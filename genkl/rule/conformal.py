@@ -1,4 +1,4 @@
-"""How high must a threshold be to spare what conforms? Split conformal prediction."""
+"""The threshold that keeps a budget of false flags: split conformal prediction."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""The generalized KL divergence, and the vectors it compares predictions with."""
+"""The generalized KL divergence, entropy, and the uniform-like vectors."""
 
 from __future__ import annotations
 
 import math
+from types import ModuleType
 
 import numpy as np
 
@@ -96,10 +97,11 @@ def entropy(p: Array) -> Array:
     """
     xp, (p,) = as_arrays(p)
     check_probabilities("p", p)
-    return _entropy(xp, as_float64(xp, p))
+    return unchecked_entropy(xp, as_float64(xp, p))
 
 
-def _entropy(xp, p: Array) -> Array:
+def unchecked_entropy(xp: ModuleType, p: Array) -> Array:
+    """`entropy` of vectors that were checked, float64."""
     return -xp.sum(p * xp.log(xp.where(p > 0, p, xp.ones_like(p))), axis=-1)
 
 
@@ -152,4 +154,4 @@ def generalized_kl(p: Array, q: Array, alpha: float, beta: float) -> Array:
     p, cost = as_float64(xp, p), negative_log_dominant(q, beta)
     # 0 * inf is NaN, so a class that p does not use must not meet an infinite cost.
     terms = p * xp.where(p > 0, cost, xp.zeros_like(cost))
-    return xp.sum(terms, axis=-1) - alpha * _entropy(xp, p)
+    return xp.sum(terms, axis=-1) - alpha * unchecked_entropy(xp, p)

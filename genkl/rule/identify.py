@@ -1,4 +1,4 @@
-"""Which instances are non-conforming? Scores, and the thresholds that turn them into a mask.
+"""Identification of non-conforming instances: scores, and thresholds that make a mask of them.
 
 Every rule here has the same shape: a *score* per instance (larger means less conforming) and a
 *threshold*; an instance is flagged where score >= threshold. For the generalized KL divergence
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 
-from genkl.checks import Array, as_arrays, check_positive, check_probabilities
-from genkl.rule.blockwise import SampledRule, check_rows, evaluate
+from genkl.checks import Array, as_arrays, as_float64, check_positive, check_probabilities
 from genkl.rule.conformal import threshold_for_budget
-from genkl.rule.divergence import entropy
+from genkl.rule.divergence import unchecked_entropy
+from genkl.rule.evaluation import SampledRule, check_rows, evaluate
 
 
 def nc_score(
@@ -147,9 +147,9 @@ def entropy_score(pred_probs: Array) -> Array:
 
     Source: the rule the paper compares with, equation :eq:`eq-entropy-rule`.
     """
-    _, (pred_probs,) = as_arrays(pred_probs)
+    xp, (pred_probs,) = as_arrays(pred_probs)
     check_probabilities("pred_probs", pred_probs, ndim=2)
-    return entropy(pred_probs) / math.log(pred_probs.shape[1])
+    return unchecked_entropy(xp, as_float64(xp, pred_probs)) / math.log(pred_probs.shape[1])
 
 
 def flag_above(scores: Array, threshold: float) -> Array:

@@ -1,13 +1,17 @@
-"""Ambiguous or out of distribution? What a flagged instance looks like, and on what evidence."""
+"""Kinds of non-conforming instances: signs of ambiguous ones and of those out of distribution."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
 
 from genkl.checks import Array, check_beta, check_probabilities, to_numpy
-from genkl.rule.blockwise import check_rows
 from genkl.rule.divergence import dominance_threshold
+from genkl.rule.neighbors import neighbor_distance
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def nc_evidence(
@@ -42,11 +46,12 @@ def nc_evidence(
 
     Source: distance to the nearest neighbours :cite:p:`sun2022knn`.
     """
-    num_classes = check_rows(pred_probs)
+    import pandas as pd
+
     probs = to_numpy(pred_probs)
     check_probabilities("pred_probs", probs, ndim=2)
-    check_beta(beta, num_classes)
-    dominant = probs >= dominance_threshold(num_classes, beta)
+    check_beta(beta, probs.shape[1])
+    dominant = probs >= dominance_threshold(probs.shape[1], beta)
     largest = -np.partition(-probs, 1, axis=1)[:, :2]
     evidence = pd.DataFrame(
         {
@@ -65,38 +70,6 @@ def nc_evidence(
             )
         evidence["distance"] = neighbor_distance(features, conforming_features, neighbors)
     return evidence
-
-
-def neighbor_distance(features: Array, reference: Array, neighbors: int = 5) -> np.ndarray:
-    """Cosine distance of each row to its so-many-th nearest row of a reference.
-
-    Args:
-        features: shape (N, d).
-        reference: shape (m, d).
-        neighbors: 1 to m.
-
-    Returns:
-        Shape (N,), from 0 (the same direction) to 2.
-
-    Raises:
-        ValueError: shapes that don't fit, NaN, or more neighbors than reference rows.
-
-    Source: :cite:t:`sun2022knn`.
-    """
-    from sklearn.neighbors import NearestNeighbors
-
-    features, reference = to_numpy(features), to_numpy(reference)
-    if features.ndim != 2 or reference.ndim != 2 or features.shape[1] != reference.shape[1]:
-        raise ValueError(
-            f"features has shape {features.shape} and the reference {reference.shape}; both need "
-            "two axes, and as many columns"
-        )
-    if not 1 <= neighbors <= len(reference):
-        raise ValueError(
-            f"neighbors is {neighbors}; choose from 1 to {len(reference)}, the reference's rows"
-        )
-    search = NearestNeighbors(n_neighbors=neighbors, metric="cosine").fit(reference)
-    return search.kneighbors(features)[0][:, -1]
 
 
 def looks_ambiguous(

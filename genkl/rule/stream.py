@@ -12,7 +12,7 @@ import numpy as np
 
 from genkl.checks import Array, as_own_floats, check_positive
 from genkl.data.tables import Predictions, open_predictions
-from genkl.rule.blockwise import SampledRule, evaluate, progress_bar, strip_rows
+from genkl.rule.evaluation import SampledRule, evaluate, progress_bar, strip_rows
 from genkl.storage import replacing
 
 STRIPS_PER_BATCH = 16

@@ -1,4 +1,4 @@
-"""What does a target ask of the logits? A table of pushes: beliefs down, targets across."""
+"""Gradients of losses by the logits, as a table of bars: beliefs down, targets across."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from figures.style import BLACK, BLUE, GREY, ORANGE
+from genkl.plots import BLACK, BLUE, GREY, ORANGE
 
 FAINT = 0.02
 """A push smaller than this is drawn as a dot: it is there, and too short for a bar."""
@@ -62,10 +62,8 @@ def plot_pushes(
         rows, columns, figsize=(2 * columns, 1.12 * rows + 0.6), sharex=True, squeeze=False
     )
     axes[0, 0].axis("off")
-    axes[0, 0].text(
-        0.5, 0.5, "belief ↓\ntarget →", transform=axes[0, 0].transAxes, ha="center", va="center",
-        fontsize=12, color=BLACK,
-    )  # fmt: skip
+    middle = {"transform": axes[0, 0].transAxes, "ha": "center", "va": "center"}
+    axes[0, 0].text(0.5, 0.5, "belief ↓\ntarget →", fontsize=12, color=BLACK, **middle)
     for ax, (name, target) in zip(axes[0, 1:], targets.items(), strict=True):
         _distribution(ax, target)
         ax.set_title(name, fontsize=12.5, fontweight="bold")
@@ -74,7 +72,8 @@ def plot_pushes(
         ax.set_ylabel(name, fontsize=12.5, fontweight="bold", rotation=0, ha="right", va="center")
     for column, name in zip(axes[1:, 1:].T, targets, strict=True):
         for ax, push in zip(column, -np.asarray(gradients[name]), strict=True):
-            _bars(ax, push, [BLUE if one > 0 else ORANGE for one in push])
+            plot_bars(ax, push, [BLUE if length > 0 else ORANGE for length in push])
+            ax.spines["left"].set_visible(False)
             ax.set(ylim=(-1.05, 1.05), yticks=[])
             ax.spines["bottom"].set_visible(False)
             ax.axhline(0, color=BLACK, lw=1)
@@ -82,21 +81,21 @@ def plot_pushes(
             ax.plot(small, np.zeros(len(small)), "o", color=GREY, ms=4)
     for ax in axes[-1]:
         ax.set_xticks(range(len(class_names)), class_names, fontsize=11.5)
-    figure.legend(
-        handles=[Patch(color=BLUE, label="pushed up"), Patch(color=ORANGE, label="pushed down")],
-        loc="outside lower center", ncols=2, fontsize=12, title="the logit of this class is",
-        title_fontsize=12,
-    )  # fmt: skip
+        ax.tick_params(axis="x", length=0)
+    handles = [Patch(color=BLUE, label="pushed up"), Patch(color=ORANGE, label="pushed down")]
+    words = {"title": "the logit of this class is", "title_fontsize": 12, "fontsize": 12}
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, **words)
     return figure
 
 
 def _distribution(ax: Axes, values: np.ndarray) -> None:
-    _bars(ax, values, GREY)
+    plot_bars(ax, values, GREY)
+    ax.spines["left"].set_visible(False)
     ax.set(ylim=(0, 1.05), yticks=[], facecolor="#f2f2f2")
 
 
-def _bars(ax: Axes, values: np.ndarray, color: str | list[str]) -> None:
-    ax.bar(range(len(values)), values, width=0.72, color=color)
+def plot_bars(ax: Axes, values: np.ndarray, color: str | list[str]) -> Axes:
+    """A bar for each class, without a grid."""
+    ax.bar(range(len(values)), values, width=0.75, color=color)
     ax.grid(visible=False)
-    ax.spines["left"].set_visible(False)
-    ax.tick_params(axis="x", length=0, labelsize=11.5)
+    return ax

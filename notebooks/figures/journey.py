@@ -1,4 +1,4 @@
-"""What happens to one image? A row per instance, a column per step of the method."""
+"""Journeys of single images through the method: a row per image, a column per step."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.style import BLACK, BLUE, GREY, KIND_COLORS, KIND_NAMES, RED
+from figures.gradients import plot_bars
 from genkl.data import Kind
+from genkl.plots import BLACK, BLUE, GREY, KIND_COLORS, KIND_NAMES, RED
 
 STEPS = (
     "the image and\nits given label",
@@ -90,10 +91,8 @@ def plot_journeys(journeys: Journeys) -> Figure:
         journeys: of a few instances, one row each.
     """
     rows, k = journeys.targets.shape
-    figure, axes = plt.subplots(
-        rows, 6, figsize=(11, 1.62 * rows + 0.55), squeeze=False,
-        gridspec_kw={"width_ratios": [0.8, 1, 1, 1.05, 1, 1]},
-    )  # fmt: skip
+    size, widths = (11, 1.62 * rows + 0.55), [0.8, 1, 1, 1.05, 1, 1]
+    figure, axes = plt.subplots(rows, 6, figsize=size, width_ratios=widths, squeeze=False)
     top = max(1.0, float(journeys.targets.max()))
     low, high = float(journeys.divergences.min()), float(journeys.divergences.max())
     margin = 0.08 * max(high - low, 0.1)
@@ -106,18 +105,17 @@ def plot_journeys(journeys: Journeys) -> Figure:
         _average(line[2], members.mean(axis=0), journeys.tau)
         _divergences(line[3], journeys.divergences[:, row], span)
         line[3].set_title(verdict(kind, bool(journeys.is_nc[row])), fontsize=12)
-        _target(line[4], journeys.targets[row], given, bool(journeys.is_nc[row]), top)
-        _bars(line[5], journeys.after[row], BLUE)
+        _target(line[4], journeys.targets[row], given, bool(journeys.is_nc[row]))
+        plot_bars(line[5], journeys.after[row], BLUE)
         line[5].set_title(_outcome(journeys.after[row], int(journeys.true[row])), fontsize=12)
         for place in (1, 2, 4, 5):
             line[place].set(xlim=(-0.7, k - 0.3), yticks=[0, 1], ylim=(0, 1.08))
-            line[place].set_xticks(range(k), [str(one) for one in range(k)], fontsize=10.5)
+            line[place].set_xticks(range(k), [str(label) for label in range(k)], fontsize=10.5)
         line[4].set(ylim=(0, 1.08 * top))
     for ax, step in zip(axes[0], STEPS, strict=True):
-        ax.annotate(
-            step, (0.5, 1), (0, 26), xycoords="axes fraction", textcoords="offset points",
-            ha="center", va="bottom", fontsize=11.5, fontweight="bold", annotation_clip=False,
-        )  # fmt: skip
+        above = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center"}
+        words = ax.annotate(step, (0.5, 1), (0, 26), annotation_clip=False, **above)
+        words.set(va="bottom", fontsize=11.5, fontweight="bold")
     for ax in axes[-1, [1, 2, 4, 5]]:
         ax.set_xlabel("class", fontsize=12)
     axes[-1, 3].set_xlabel("D (nats)", fontsize=12)
@@ -125,7 +123,7 @@ def plot_journeys(journeys: Journeys) -> Figure:
 
 
 def _image(ax: Axes, image: np.ndarray, kind: Kind, given: int) -> None:
-    ax.imshow(np.asarray(image).reshape(np.asarray(image).shape[-2:]), cmap="gray")
+    ax.imshow(np.squeeze(image), cmap="gray")
     ax.set(xticks=[], yticks=[])
     ax.grid(visible=False)
     for spine in ax.spines.values():
@@ -133,11 +131,6 @@ def _image(ax: Axes, image: np.ndarray, kind: Kind, given: int) -> None:
     ax.set_title(f"“{given}”", fontsize=12)
     name = KIND_NAMES[kind].replace(" ", "\n", 1)
     ax.set_ylabel(name, fontsize=12.5, fontweight="bold", rotation=0, ha="right", va="center")
-
-
-def _bars(ax: Axes, values: np.ndarray, color: str | list[str], bottom=0.0) -> None:
-    ax.bar(range(len(values)), values, width=0.75, color=color, bottom=bottom)
-    ax.grid(visible=False)
 
 
 def _members(ax: Axes, members: np.ndarray) -> None:
@@ -149,12 +142,10 @@ def _members(ax: Axes, members: np.ndarray) -> None:
 
 
 def _average(ax: Axes, average: np.ndarray, tau: float) -> None:
-    _bars(ax, average, [BLUE if one >= tau else GREY for one in average])
+    plot_bars(ax, average, [BLUE if share >= tau else GREY for share in average])
     ax.axhline(tau, color=BLACK, ls="--", lw=1.3)
-    ax.annotate(
-        "τ", (1, tau), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
-        va="center", fontsize=12,
-    )  # fmt: skip
+    beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    ax.annotate("τ", (1, tau), (3, 0), va="center", fontsize=12, **beside)
 
 
 def _divergences(ax: Axes, values: np.ndarray, span: tuple[float, float]) -> None:
@@ -168,11 +159,12 @@ def _divergences(ax: Axes, values: np.ndarray, span: tuple[float, float]) -> Non
     ax.spines["left"].set_visible(False)
 
 
-def _target(ax: Axes, target: np.ndarray, given: int, is_nc: bool, top: float) -> None:
+def _target(ax: Axes, target: np.ndarray, given: int, is_nc: bool) -> None:
     """Grey if uniform; else the given label's entry in red and the predicted one's in blue."""
-    _bars(
-        ax, target, [GREY if is_nc else RED if one == given else BLUE for one in range(len(target))]
-    )
+    colors = [GREY if is_nc else BLUE] * len(target)
+    if not is_nc:
+        colors[given] = RED
+    plot_bars(ax, target, colors)
 
 
 def _outcome(after: np.ndarray, true: int) -> str:

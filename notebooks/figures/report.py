@@ -1,4 +1,4 @@
-"""What does the report say of instances whose truth is known?"""
+"""The report on a folder beside the truth."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from figures.style import BLACK, GREEN, GREY, ORANGE, RED, SKY
+from genkl.plots import BLACK, GREEN, GREY, ORANGE, RED, SKY
 
 REPORT_COLORS = {
     "looks ambiguous": ORANGE,
@@ -32,10 +32,8 @@ def plot_looks(ax: Axes, shares: pd.DataFrame) -> Axes:
         ax.barh(places, width, left=left, color=REPORT_COLORS.get(name, GREY), label=name)
         for place, (start, share) in enumerate(zip(left, width, strict=True)):
             if share >= 4:
-                ax.text(
-                    start + share / 2, place, f"{share:.0f}", ha="center", va="center",
-                    fontsize=12, color=BLACK,
-                )  # fmt: skip
+                middle = {"ha": "center", "va": "center", "fontsize": 12, "color": BLACK}
+                ax.text(start + share / 2, place, f"{share:.0f}", **middle)
         left = left + width
     ax.set_yticks(places, [str(name) for name in shares.index])
     ax.invert_yaxis()

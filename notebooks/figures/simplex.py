@@ -1,4 +1,4 @@
-"""Predictions over three classes, in their triangle."""
+"""Triangles of predictions over three classes: regions, losses, paths, ensembles."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
-from figures.style import BLACK, RED
+from genkl.plots import BLACK, RED
 
 
 def simplex_points(resolution: int = 120) -> np.ndarray:
@@ -36,11 +36,9 @@ def _frame_simplex(ax: Axes, title: str) -> None:
     corners = np.eye(3)[[0, 1, 2, 0]]
     ax.plot(*simplex_xy(corners), color=BLACK, lw=1.2)
     ax.plot(*simplex_xy(np.full((1, 3), 1 / 3)), "+", color=BLACK, ms=9, mew=1.5)
-    for name, (x, y), va in zip(
-        ("class 1", "class 2", "class 3"), ((0.5, 0.9), (0, -0.03), (1, -0.03)),
-        ("bottom", "top", "top"), strict=True,
-    ):  # fmt: skip
-        ax.text(x, y, name, ha="center", va=va, fontsize=10)
+    ax.text(0.5, 0.9, "class 1", ha="center", va="bottom", fontsize=10)
+    ax.text(0, -0.03, "class 2", ha="center", va="top", fontsize=10)
+    ax.text(1, -0.03, "class 3", ha="center", va="top", fontsize=10)
     ax.set(xlim=(-0.12, 1.12), ylim=(-0.12, 1.02), aspect="equal")
     ax.axis("off")
     ax.set_title(title, fontsize=11.5)
@@ -61,10 +59,8 @@ def plot_simplex_region(
     points = simplex_points(resolution)
     flagged = np.asarray(is_nc(points))
     x, y = simplex_xy(points)
-    ax.tripcolor(
-        x, y, flagged.astype(float), shading="gouraud", cmap=ListedColormap(["#f2f2f2", color]),
-        vmin=0, vmax=1, rasterized=True,
-    )  # fmt: skip
+    look = {"cmap": ListedColormap(["#f2f2f2", color]), "vmin": 0, "vmax": 1, "rasterized": True}
+    ax.tripcolor(x, y, flagged.astype(float), shading="gouraud", **look)
     _frame_simplex(ax, f"{title}\n{flagged.mean():.0%} of the triangle")
     return ax
 

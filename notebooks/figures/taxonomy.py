@@ -1,4 +1,4 @@
-"""Which kinds of noise are there? A tree of two questions, with real images at its leaves."""
+"""The taxonomy of label noise: a tree of two questions, with real images at its leaves."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.style import BLACK, GREY, KIND_COLORS, KIND_NAMES
 from genkl.data import Kind, NoisyDataset, Truth
+from genkl.plots import BLACK, GREY, KIND_COLORS, KIND_NAMES
 
 Example = tuple[str, np.ndarray]
 """The given label, and the image, shape (H, W) or (1, H, W)."""
@@ -35,6 +35,7 @@ SIDES = ("yes: conforming", "no: non-conforming (NC)")
 QUESTIONS = ("Is the given label right?", "How many classes fit?")
 ANSWERS = ("yes", "no", "two, or unclear", "none")
 LEAVES = tuple(FIELD_NAMES)
+MIDDLE = {"ha": "center", "va": "center", "color": BLACK}
 
 
 def examples_by_kind(
@@ -95,19 +96,15 @@ def plot_taxonomy(examples: Mapping[Kind, Sequence[Example]]) -> Figure:
 
 
 def _box(ax: Axes, x: float, y: float, text: str) -> None:
-    ax.text(
-        x, y, text, ha="center", va="center", fontsize=13.5, color=BLACK, zorder=3,
-        bbox={"boxstyle": "round,pad=0.45", "fc": "#f2f2f2", "ec": GREY, "lw": 1},
-    )  # fmt: skip
+    box = {"boxstyle": "round,pad=0.45", "fc": "#f2f2f2", "ec": GREY, "lw": 1}
+    ax.text(x, y, text, fontsize=13.5, zorder=3, bbox=box, **MIDDLE)
 
 
 def _branch(ax: Axes, start: tuple[float, float], end: tuple[float, float], answer: str) -> None:
     ax.plot(*zip(start, end, strict=True), color=GREY, lw=2, zorder=1)
-    ax.text(
-        (start[0] + end[0]) / 2, (start[1] + end[1]) / 2, answer, ha="center", va="center",
-        fontsize=12.5, style="italic", color=BLACK, zorder=2,
-        bbox={"boxstyle": "square,pad=0.12", "fc": "white", "ec": "none"},
-    )  # fmt: skip
+    x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
+    box = {"boxstyle": "square,pad=0.12", "fc": "white", "ec": "none"}
+    ax.text(x, y, answer, fontsize=12.5, style="italic", zorder=2, bbox=box, **MIDDLE)
 
 
 def _leaf(ax: Axes, x: float, kind: Kind, examples: Sequence[Example]) -> None:
@@ -119,17 +116,16 @@ def _leaf(ax: Axes, x: float, kind: Kind, examples: Sequence[Example]) -> None:
         (0.95, "GenKL", 12, "bold"),
         (0.56, INTENTIONS[kind], 12, "normal"),
     ):
-        ax.text(x, y, text, ha="center", va="center", fontsize=size, fontweight=weight, color=BLACK)
+        ax.text(x, y, text, fontsize=size, fontweight=weight, **MIDDLE)
     side = 1.04
     for place, (label, image) in enumerate(examples[:4]):
         left, top = x - 1.13 + (place % 2) * 1.22, 4.08 - (place // 2) * 1.62
         inner = ax.inset_axes((left, top - side, side, side), transform=ax.transData)
-        inner.imshow(np.asarray(image).reshape(np.asarray(image).shape[-2:]), cmap="gray")
+        inner.imshow(np.squeeze(image), cmap="gray")
         inner.set(xticks=[], yticks=[])
         inner.grid(visible=False)
         for spine in inner.spines.values():
             spine.set(visible=True, color=KIND_COLORS[kind], lw=2)
-        ax.text(
-            left + side / 2, top + 0.06, f"“{label}”".replace(" ", "\n"), ha="center",
-            va="bottom", fontsize=11.5, linespacing=0.95, color=BLACK,
-        )  # fmt: skip
+        above = {"ha": "center", "va": "bottom", "fontsize": 11.5, "linespacing": 0.95}
+        words = f"“{label}”".replace(" ", "\n")
+        ax.text(left + side / 2, top + 0.06, words, color=BLACK, **above)

@@ -36,7 +36,6 @@ from genkl.baselines import (
     forward_targets,
     nearest_neighbors,
     neighbor_labels,
-    neighbors,
     select_by_dsos,
     select_by_jo_src,
 )
@@ -482,7 +481,7 @@ def test_the_mixture_tells_two_heaps_apart_and_rises():
 
 @pytest.mark.parametrize("entries", [1 << 26, 64])
 def test_neighbors_are_those_of_scikit_learn_without_oneself(entries, monkeypatch):
-    monkeypatch.setattr(neighbors, "BLOCK_ENTRIES", entries)
+    monkeypatch.setattr("genkl.rule.neighbors.BLOCK_ENTRIES", entries)
     features = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
     judge = NearestNeighbors(n_neighbors=6, metric="cosine").fit(features)
     _, theirs = judge.kneighbors(features[20:])

@@ -25,11 +25,12 @@ TINY = replace(
 )
 
 
-@pytest.fixture
-def tiny(monkeypatch):
-    """Digits and a few steps, whatever is asked for."""
-    monkeypatch.setattr(studies, "config_of", lambda data: TINY)
-    yield
+@pytest.fixture(scope="module")
+def tiny():
+    """Digits and a few steps, whatever is asked for; the predictor is trained once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(studies, "config_of", lambda data: TINY)
+        yield
     studies.load.cache_clear()
     studies.groundwork.cache_clear()
 
@@ -74,10 +75,13 @@ def test_cells_are_named_once_and_search_seeds_are_never_reported():
 
 def test_the_highest_mean_validation_accuracy_chooses_and_the_default_wins_ties():
     rows = [
-        ("GCE", {"q": 0.7}, 0.80, 0.1), ("GCE", {"q": 0.7}, 0.90, 0.1),
-        ("GCE", {"q": 0.3}, 0.88, 0.9), ("GCE", {"q": 0.3}, 0.84, 0.9),
-        ("mixup", {"mixup_alpha": 1}, 0.7, 0.1), ("mixup", {"mixup_alpha": 8}, 0.7, 0.9),
-    ]  # fmt: skip
+        ("GCE", {"q": 0.7}, 0.80, 0.1),
+        ("GCE", {"q": 0.7}, 0.90, 0.1),
+        ("GCE", {"q": 0.3}, 0.88, 0.9),
+        ("GCE", {"q": 0.3}, 0.84, 0.9),
+        ("mixup", {"mixup_alpha": 1}, 0.7, 0.1),
+        ("mixup", {"mixup_alpha": 8}, 0.7, 0.9),
+    ]
     table = pd.DataFrame(rows, columns=["method", "settings", "val_accuracy", "test_accuracy"])
     chosen = studies.chosen_settings(table.assign(data="digits"))
     assert chosen == {("digits", "GCE"): {"q": 0.3}, ("digits", "mixup"): {"mixup_alpha": 1}}
@@ -143,10 +147,14 @@ def toy(**settings):
 
 
 def test_a_record_has_a_row_per_run_and_any_run_can_be_made_again(tmp_path, monkeypatch, capsys):
-    cells = [Cell({"study": study, "data": "digits", "identify": "GenKL", "seed": seed})
-             for study in ("identify", "rounds") for seed in (0, 1)]  # fmt: skip
-    cells.append(Cell({"study": "alpha-beta", "data": "digits", "alpha": None, "beta_share": 0.5,
-                       "seed": 0}))  # fmt: skip
+    cells = [
+        Cell({"study": study, "data": "digits", "identify": "GenKL", "seed": seed})
+        for study in ("identify", "rounds")
+        for seed in (0, 1)
+    ]
+    cells.append(
+        Cell({"study": "alpha-beta", "data": "digits", "alpha": None, "beta_share": 0.5, "seed": 0})
+    )
     sweep = finished(tmp_path / "cells", cells)
     learning._record("ablations", {"runs": sweep}, tmp_path, ["digits"])
     record = load_record(tmp_path / "ablations.json")

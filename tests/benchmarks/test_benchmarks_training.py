@@ -65,10 +65,17 @@ def test_the_published_steps_lead_where_fit_leads():
     published = PublishedTraining(model, EXAMPLES, phase_of(8), seed=3)
     held = HeldUp(
         lambda watch: fit(
-            ours, EXAMPLES, phase_of(8), VALIDATION, seed=3, weights=WEIGHTS, mixup_alpha=MIXUP,
-            engine=ENGINE, watch=watch,
+            ours,
+            EXAMPLES,
+            phase_of(8),
+            VALIDATION,
+            seed=3,
+            weights=WEIGHTS,
+            mixup_alpha=MIXUP,
+            engine=ENGINE,
+            watch=watch,
         )
-    )  # fmt: skip
+    )
     for count in (1, 3, 2):
         held.steps(count)
         for _ in range(count):
@@ -110,9 +117,15 @@ def test_a_way_that_does_not_work_here_is_left_out_and_named(capsys):
             raise RuntimeError("no such device")
 
     case = Case(
-        "tiny", small_cnn, EXAMPLES, VALIDATION, 4, block=1, turns=1,
+        "tiny",
+        small_cnn,
+        EXAMPLES,
+        VALIDATION,
+        4,
+        block=1,
+        turns=1,
         engines={"elsewhere": NoGPU(accelerator="cpu")},
-    )  # fmt: skip
+    )
     assert [row["step"] for row in measure_steps(case, "cpu")] == ["published"]
     assert "doesn't work here: RuntimeError: no such device" in capsys.readouterr().out
 

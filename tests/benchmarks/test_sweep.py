@@ -221,8 +221,11 @@ def test_a_result_of_another_function_is_stale(tmp_path):
 def test_several_rows_of_a_cell_are_several_rows_of_the_table(tmp_path):
     table = sweep([Cell({"seed": 4}), Cell({"seed": 7})], tmp_path, "sweep_runs:rows").table()
     assert table[["seed", "step", "value"]].to_numpy().tolist() == [
-        [4, 0, 4], [4, 1, 5], [7, 0, 7], [7, 1, 8]
-    ]  # fmt: skip
+        [4, 0, 4],
+        [4, 1, 5],
+        [7, 0, 7],
+        [7, 1, 8],
+    ]
 
 
 TOY = """
@@ -239,15 +242,6 @@ def go(rerun="stale"):
 
 
 def test_results_of_other_code_are_stale(tmp_path, monkeypatch):
-    def fresh_process(words):
-        done = subprocess.run(
-            [sys.executable, "-c", f"import toy; print({words})"],
-            cwd=tmp_path, env={**ENVIRONMENT, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"},
-            capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done
-
     (tmp_path / "toy.py").write_text(TOY.format(factor=2))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -259,15 +253,19 @@ def test_results_of_other_code_are_stale(tmp_path, monkeypatch):
     cells = [Cell({"x": 1}), Cell({"x": 3})]
     assert list(status("kept", cells).values()) == ["stale", "missing"]
     with pytest.warns(UserWarning, match="1 of 2 results are of other code"):
-        assert gather("kept", cells, every=True)["state"].tolist() == ["stale", "missing"]
+        assert gather("kept", cells)["y"].tolist() == [2]
     # This process still has the old source: it must not pass its results off as the new one's.
     with pytest.raises(WorkerError, match="another toy than this sweep"):
         toy.go()
-    never = fresh_process("toy.go('never')")
-    assert never.stdout.strip() == "(0, [2, 4])"
-    assert "2 of 2 results are of other code" in never.stderr
-    assert fresh_process("toy.go(), toy.go()").stdout.strip() == "(2, [3, 6]) (0, [3, 6])"
     sys.modules.pop("toy")
+    fresh = subprocess.run(
+        [sys.executable, "-c", "import toy; print(toy.go('never'), toy.go(), toy.go())"],
+        env={**ENVIRONMENT, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"},
+        capture_output=True,
+        text=True,
+    )
+    assert fresh.stdout.strip() == "(0, [2, 4]) (2, [3, 6]) (0, [3, 6])", fresh.stderr
+    assert "2 of 2 results are of other code" in fresh.stderr
 
 
 def test_a_damaged_file_is_run_again_with_a_warning(tmp_path, log):
@@ -341,7 +339,7 @@ def test_processes_give_what_one_process_gives_and_survive_their_deaths(tmp_path
     other_log = tmp_path / "other_log"
     other_log.mkdir()
     company = Cell({"log": str(other_log), "seed": 91, "fault": "is killed in company"})
-    slow = Cell({"log": str(other_log), "seed": 92, "sleep": 3})
+    slow = Cell({"log": str(other_log), "seed": 92, "fault": "waits for company"})
     done = sweep([*cells[:2], killed, *cells[2:]], tmp_path / "parallel", jobs=2)
     assert list(done.failed) == [killed]
     assert "its process died" in done.failed[killed]
@@ -351,14 +349,18 @@ def test_processes_give_what_one_process_gives_and_survive_their_deaths(tmp_path
     together = sweep([slow, company], tmp_path / "parallel", jobs=2)
     assert not together.failed
     assert sorted(together.table()["seed"]) == [91, 92]
-    assert len(list(other_log.glob("begun-91-*"))) == 2
+    assert sweep_runs.begun(other_log, 91) == 2
 
 
 def start(folder, *options, **more):
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "sweep_runs", str(folder), *options],
-        env=ENVIRONMENT, start_new_session=True, stderr=subprocess.PIPE, text=True, **more,
-    )  # fmt: skip
+        env=ENVIRONMENT,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        **more,
+    )
 
 
 def wait_until(condition, process):
@@ -384,7 +386,8 @@ def test_an_interrupted_sweep_loses_at_most_what_was_running(tmp_path, how):
     assert begun - len(before) <= jobs
     if how != signal.SIGKILL:
         assert "interrupted: finished cells are kept in" in words
-    assert start(tmp_path, *options).wait() == 0
+    again = sweep(cells_of(tmp_path / "log", count, sleep=0.4), tmp_path / "kept")
+    assert (again.ran, again.failed) == (count - len(before), {})
     after = kept_in(tmp_path)
     assert len(after) == count
     assert before.items() <= after.items()
@@ -392,9 +395,13 @@ def test_an_interrupted_sweep_loses_at_most_what_was_running(tmp_path, how):
 
 
 def test_two_sweeps_in_one_folder_do_no_harm(tmp_path):
-    pair = [start(tmp_path, "--count", "4", "--jobs", "1") for _ in range(2)]
-    assert [one.wait() for one in pair] == [0, 0]
-    states = status(tmp_path / "kept", cells_of(tmp_path / "log", 4, sleep=0.0))
+    process = start(tmp_path, "--count", "4", "--sleep", "0.3", "--jobs", "1")
+    wait_until(lambda: (tmp_path / "log").exists() and sweep_runs.begun(tmp_path / "log"), process)
+    cells = cells_of(tmp_path / "log", 4, sleep=0.3)
+    assert not sweep(cells, tmp_path / "kept").failed
+    assert process.wait() == 0
+    assert sweep_runs.begun(tmp_path / "log") > 4
+    states = status(tmp_path / "kept", cells)
     assert list(states.values()) == ["current"] * 4
     assert len(list((tmp_path / "kept").iterdir())) == 4
 
@@ -447,36 +454,45 @@ def test_a_cluster_without_dask_names_the_remedy(tmp_path, log, monkeypatch):
         sweep(cells_of(log), tmp_path / "kept", cluster="tcp://127.0.0.1:8786")
 
 
-SCHEDULER = ("scheduler", "--host", "127.0.0.1", "--port", "0", "--idle-timeout", "10 minutes")
-
-
-@pytest.fixture
-def dask(tmp_path):
-    """Starts ``dask scheduler`` and ``dask worker`` processes, and ends them."""
+@pytest.fixture(scope="module")
+def dask_cluster(tmp_path_factory):
+    """The file of a scheduler's address, and two workers, each a process with a nurse."""
     pytest.importorskip("distributed")
-    started = []
+    folder = tmp_path_factory.mktemp("dask")
+    address_file, started = folder / "scheduler.json", []
+    environment = {**ENVIRONMENT, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
 
     def begin(*words):
         process = subprocess.Popen(
-            [sys.executable, "-m", "dask", *words, "--no-dashboard"], cwd=tmp_path,
-            env=ENVIRONMENT, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "dask",
+                *words,
+                "--scheduler-file",
+                str(address_file),
+                "--no-dashboard",
+            ],
+            cwd=folder,
+            env=environment,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         started.append(process)
         return process
 
-    yield begin
+    address = ("--host", "127.0.0.1", "--port", "0", "--idle-timeout", "10 minutes")
+    wait_until(address_file.exists, begin("scheduler", *address))
+    yield address_file, [begin("worker", "--nthreads", "1") for _ in range(2)]
     for process in reversed(started):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
-def test_a_cluster_gives_what_one_process_gives_though_a_worker_dies(tmp_path, log, dask):
-    address_file = tmp_path / "scheduler.json"
-    where = ("--scheduler-file", str(address_file))
-    wait_until(address_file.exists, dask(*SCHEDULER, *where))
-    workers = [dask("worker", "--nthreads", "1", *where) for _ in range(2)]
+def test_a_cluster_gives_what_one_process_gives_though_a_worker_dies(tmp_path, log, dask_cluster):
+    address_file, workers = dask_cluster
     process = start(tmp_path, "--count", "8", "--sleep", "1", "--cluster", str(address_file))
     wait_until(lambda: len(kept_in(tmp_path)) >= 2, process)
     os.killpg(workers[0].pid, signal.SIGKILL)
@@ -488,24 +504,22 @@ def test_a_cluster_gives_what_one_process_gives_though_a_worker_dies(tmp_path, l
     assert table[columns].equals(serial[columns])
 
 
-def test_a_run_that_kills_its_workers_is_a_failure_and_no_endless_wait(tmp_path, log, dask):
-    address_file = tmp_path / "scheduler.json"
-    where = ("--scheduler-file", str(address_file))
-    wait_until(address_file.exists, dask(*SCHEDULER, *where))
-    dask("worker", "--nthreads", "1", *where)
+def test_a_run_that_kills_its_workers_is_a_failure_and_no_endless_wait(tmp_path, log, dask_cluster):
+    cluster = str(dask_cluster[0])
     killer = Cell({"log": str(log), "seed": 90, "fault": "is killed"})
-    done = sweep([killer], tmp_path / "kept", cluster=str(address_file))
+    done = sweep([killer], tmp_path / "kept", cluster=cluster)
     assert "its process died" in done.failed[killer]
-    assert not sweep(cells_of(log, 1), tmp_path / "kept", cluster=str(address_file)).failed
+    assert not sweep(cells_of(log, 1), tmp_path / "kept", cluster=cluster).failed
 
 
-def test_workers_that_would_give_other_numbers_are_refused(tmp_path, log, dask):
-    address_file = tmp_path / "scheduler.json"
-    where = ("--scheduler-file", str(address_file))
-    wait_until(address_file.exists, dask(*SCHEDULER, *where))
-    dask("worker", "--nthreads", "2", *where)
-    with pytest.raises(WorkerError, match="2 threads; start it with --nthreads 1"):
-        sweep(cells_of(log), tmp_path / "kept", cluster=str(address_file))
+def test_workers_that_would_give_other_numbers_are_refused(tmp_path, log):
+    distributed = pytest.importorskip("distributed")
+    options = {"processes": False, "n_workers": 1, "threads_per_worker": 2}
+    with (
+        distributed.LocalCluster(dashboard_address=None, **options) as cluster,
+        pytest.raises(WorkerError, match="2 threads; start it with --nthreads 1"),
+    ):
+        sweep(cells_of(log), tmp_path / "kept", cluster=cluster)
     assert sweep_runs.begun(log) == 0
 
 

@@ -779,7 +779,7 @@ def test_the_picture_follows_the_theme_while_it_is_looked_at(explorer: Explorer)
 
 
 def test_colours_are_those_of_the_books_figures() -> None:
-    from figures.style import BLUE, ORANGE
+    from genkl.plots import BLUE, ORANGE
 
     sheet = (STATIC / "explorer.css").read_text("utf-8")
     assert f"--ex-genkl: {BLUE.lower()};" in sheet

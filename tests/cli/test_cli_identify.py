@@ -46,7 +46,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GENKL_DEBUG", raising=False)
     monkeypatch.setattr("genkl.data.tables.BATCH_ENTRIES", 64 * K)
-    monkeypatch.setattr("genkl.rule.blockwise.BLOCK_ENTRIES", 80)
+    monkeypatch.setattr("genkl.rule.evaluation.BLOCK_ENTRIES", 80)
     monkeypatch.setattr("genkl.rule.stream.STRIPS_PER_BATCH", 1)
     return tmp_path
 

@@ -74,9 +74,9 @@ def test_images_come_in_order_and_in_batches(files):
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_random_transforms_do_not_depend_on_workers_or_batches(files, num_workers):
     rows, images = collect(files)
-    other_rows, others = collect(files, num_workers=num_workers, batch_size=5)
-    assert np.array_equal(rows, other_rows)
-    assert torch.equal(images, others)
+    again, same = collect(files, num_workers=num_workers, batch_size=5)
+    assert np.array_equal(rows, again)
+    assert torch.equal(images, same)
 
 
 def test_another_seed_gives_other_crops_and_another_order_the_same(files):
@@ -176,9 +176,8 @@ def test_instances_with_broken_images_are_dropped_with_their_truth(broken_files,
     assert known.kinds[3] == Kind.CORRECT
     assert kept.validation.ids.tolist() == [114]
     assert len(kept.clean) == len(kept.test) == len(kept.more_tests["another"]) == 2
-    assert {name: len(broken) for name, broken in report.items()} == {
-        "clean": 0, "noisy": 3, "validation": 1, "test": 0, "another": 0,
-    }  # fmt: skip
+    counts = dict.fromkeys(("clean", "noisy", "validation", "test", "another"), 0)
+    assert {n: len(b) for n, b in report.items()} == counts | {"noisy": 3, "validation": 1}
     assert len([m for m in caplog.messages if "made, noisy: 3 of 12" in m]) == 1
     assert check_images(kept.noisy.inputs, num_workers=0, progress=False).checked == 9
 
@@ -258,10 +257,10 @@ def test_ctrl_c_leaves_no_process_behind(files):
 def test_workers_end_when_the_batches_are_not_wanted_any_more(files):
     batches = image_batches(files, CROP, batch_size=2, num_workers=2)
     next(batches)
-    before = [one for one in torch.multiprocessing.active_children() if one.is_alive()]
+    before = [child for child in torch.multiprocessing.active_children() if child.is_alive()]
     assert before
     batches.close()
-    assert not [one for one in before if one.is_alive()]
+    assert not [child for child in before if child.is_alive()]
 
 
 @pytest.mark.skipif("GENKL_DATA" not in os.environ, reason="needs the clothing data set")

@@ -18,7 +18,6 @@ from sklearn.mixture import GaussianMixture
 
 from genkl import identify_nc, nc_score, neighbor_distance, threshold_for_budget
 from genkl import uniform_like_vectors as draw
-from genkl.compare import auroc
 from genkl.detectors import (
     DETECTORS,
     FAMILIES,
@@ -34,6 +33,7 @@ from genkl.detectors import (
 )
 from genkl.detectors.evidence import ARRAYS, import_extra
 from genkl.detectors.features import principal_dimensions
+from genkl.evaluate import auroc
 
 ROOT = Path(__file__).parents[2]
 every_detector = pytest.mark.parametrize("name", list(DETECTORS))

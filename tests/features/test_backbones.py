@@ -25,13 +25,11 @@ from genkl.features import (
     find_network,
     finetunable,
     get_backbone,
-    load_by_position,
     preprocess,
-    read_weights,
     use_features,
-    weights_hash,
 )
 from genkl.features.store import DIGEST, FeatureStore
+from genkl.features.weights import load_by_position, read_weights, weights_hash
 
 CALLS = []
 SEEN = []
@@ -156,11 +154,14 @@ def test_a_damaged_shard_is_computed_again(tmp_path, damage, caplog):
     first = run(tmp_path)
     (file,) = shards(tmp_path)
     content = file.read_bytes()
-    if damage == "changed":
-        at = len(content) // 2
-        content = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
-    file.write_bytes({"truncated": content[:-20], "emptied": b"", "changed": content}
-                     .get(damage, b"<html></html>"))  # fmt: skip
+    at = len(content) // 2
+    damaged = {
+        "truncated": content[:-20],
+        "changed": content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :],
+        "emptied": b"",
+        "another kind of file": b"<html></html>",
+    }
+    file.write_bytes(damaged[damage])
     assert torch.equal(run(tmp_path), first)
     assert len(CALLS) == 2
     assert len(shards(tmp_path)) == 1
@@ -181,7 +182,7 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(files, tmp_path, mon
                 raise KeyboardInterrupt
             return super().forward(images)
 
-    monkeypatch.setattr("genkl.features.extract.SHARD_ROWS", 4)
+    monkeypatch.setattr("genkl.features.store.SHARD_ROWS", 4)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, files, replace(TINY, build=Stops), batch_size=2)
     assert sum(SEEN) == 6
@@ -268,6 +269,8 @@ def test_the_store_finds_rows_of_many_shards_and_ignores_strangers(tmp_path):
     assert nothing.shape == (400, 0)
     for rows in np.array_split(np.arange(300), 7):
         store.add(digests[rows], features[torch.from_numpy(rows)])
+        store.flush()
+    assert len(list(tmp_path.iterdir())) == 7
     order = rng.permutation(np.append(np.arange(400), [7, 7, 350]))  # some occur several times
     known, found = FeatureStore(tmp_path).read(digests[order])
     assert known.tolist() == (order < 300).tolist()
@@ -276,11 +279,27 @@ def test_the_store_finds_rows_of_many_shards_and_ignores_strangers(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_caches_that_are_there_stay_valid(tmp_path):
+    digests, features = torch.arange(32, dtype=torch.uint8).reshape(2, 16), torch.eye(2)
+    checksum = hashlib.blake2b(digests.numpy().tobytes(), digest_size=16)
+    checksum.update(features.numpy().tobytes())
+    tensors = {"digests": digests, "features": features}
+    save_file(tensors, tmp_path / "0.safetensors", {"checksum": checksum.hexdigest()})
+    (tmp_path / "another.sqlite").write_bytes(b"of another version")
+    wanted = digests.numpy().view(DIGEST).reshape(-1)[::-1]
+    known, found = FeatureStore(tmp_path).read(wanted)
+    assert known.all()
+    assert torch.equal(found, features.flip(0))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_two_processes_may_add_to_one_store(tmp_path):
     digests, features = np.arange(32, dtype=np.uint8).view(DIGEST), torch.eye(2)
     mine, theirs = FeatureStore(tmp_path), FeatureStore(tmp_path)
     mine.add(digests, features)
     theirs.add(digests[:1], features[:1])
+    mine.flush()
+    theirs.flush()
     assert torch.equal(FeatureStore(tmp_path).read(digests)[1], features)
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -504,34 +523,38 @@ def test_what_the_input_must_look_like_comes_from_the_framework():
 
 
 def test_the_name_holds_the_weights_content(tmp_path):
-    first = get_backbone("resnet18", weights=None, seed=0)
-    assert first.name == get_backbone("resnet18", weights=None, seed=0).name
-    assert first.name != get_backbone("resnet18", weights=None, seed=1).name
+    first = get_backbone(SMALL, weights=None, seed=0)
+    assert first.name == get_backbone(SMALL, weights=None, seed=0).name
+    assert first.name != get_backbone(SMALL, weights=None, seed=1).name
     file = tmp_path / "weights.safetensors"
     names = set()
     for value in (0.0, 1.0):
-        state = whole_resnet18().state_dict()
-        state["conv1.weight"][0, 0, 0, 0] = value
+        state = whole_network().state_dict()
+        state["conv1.0.weight"][0, 0, 0, 0] = value
         save_file(state, file)
-        names.add(get_backbone("resnet18", weights=file).name)
+        names.add(get_backbone(SMALL, weights=file).name)
     assert len(names) == 2
-    assert all(name.startswith("torchvision/resnet18-") for name in names)
-    backbone = get_backbone("resnet18", weights=file)
-    save_file({**state, "conv1.weight": state["conv1.weight"] + 1}, file)
+    assert all(name.startswith("timm/test_resnet-") for name in names)
+    backbone = get_backbone(SMALL, weights=file)
+    save_file({**state, "conv1.0.weight": state["conv1.0.weight"] + 1}, file)
     with pytest.raises(ValueError, match="have changed"):
         backbone.build()
 
 
-def whole_resnet18(num_classes=1000):
-    import torchvision
+SMALL = "timm/test_resnet"
+"""Half a million weights, and a classifier named as ResNet's."""
+
+
+def whole_network(num_classes=1000):
+    import timm
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
-        return torchvision.models.resnet18(num_classes=num_classes)
+        return timm.create_model("test_resnet", num_classes=num_classes)
 
 
 def test_weights_come_from_files_however_they_were_saved(tmp_path):
-    model = whole_resnet18().eval()
+    model = whole_network().eval()
     state = model.state_dict()
     parallel = {f"module.{name}": tensor for name, tensor in state.items()}
     headless = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
@@ -539,22 +562,22 @@ def test_weights_come_from_files_however_they_were_saved(tmp_path):
     torch.save(state, tmp_path / "b.pth")
     torch.save({"state_dict": parallel, "epoch": 3}, tmp_path / "c.pt")
     torch.save({"model": headless}, tmp_path / "d.bin")
-    torch.save(whole_resnet18(14).state_dict(), tmp_path / "e.pth")
+    torch.save(whole_network(14).state_dict(), tmp_path / "e.pth")
     images = torch.randn(2, 3, 64, 64)
     model.fc = nn.Identity()
     with torch.inference_mode():
         expected = model(images)
         for file in sorted(tmp_path.iterdir()):
-            module = get_backbone("ResNet-18", weights=file).build()
+            module = get_backbone(SMALL, weights=file).build()
             if file.name != "e.pth":
                 assert torch.equal(module(images), expected), file
                 assert weights_hash(module) == weights_hash(model)
             else:
-                assert module(images).shape == (2, 512)
+                assert module(images).shape == (2, 96)
 
 
 def test_weights_that_do_not_fit_name_the_tensor(tmp_path):
-    state = whole_resnet18().state_dict()
+    state = whole_network().state_dict()
     file = tmp_path / "weights.safetensors"
     for changed, message in (
         (
@@ -563,13 +586,13 @@ def test_weights_that_do_not_fit_name_the_tensor(tmp_path):
         ),
         ({**state, "extra": torch.zeros(1)}, "does not fit: Unexpected key.*extra"),
         (
-            {**state, "conv1.weight": torch.zeros(64, 3, 3, 3)},
-            r"conv1.weight: .*\[64, 3, 3, 3\].*\[64, 3, 7, 7\]",
+            {**state, "conv1.0.weight": torch.zeros(32, 3, 5, 5)},
+            r"conv1.0.weight: .*\[32, 3, 5, 5\].*\[16, 3, 3, 3\]",
         ),
     ):
         save_file(changed, file)
         with pytest.raises(ValueError, match=message) as caught:
-            get_backbone("resnet18", weights=file)
+            get_backbone(SMALL, weights=file)
         assert str(file) in str(caught.value)
 
 
@@ -622,15 +645,14 @@ def test_weights_that_cannot_be_downloaded_say_what_to_do(monkeypatch):
 def test_the_papers_network_is_the_one_that_its_name_gives(monkeypatch):
     monkeypatch.setattr("genkl.features.backbones._Network.headless", lambda *_: nn.Identity())
     named = get_backbone("torchvision/resnet50", "IMAGENET1K_V1")
-    assert (named.name, named.mean, named.std, named.size) == (
-        RESNET50.name, RESNET50.mean, RESNET50.std, RESNET50.size,
-    )  # fmt: skip
-    assert named.crop_pct == RESNET50.crop_pct
-    assert named.interpolation == RESNET50.interpolation
+    for field in ("name", "mean", "std", "size", "crop_pct", "interpolation"):
+        assert getattr(named, field) == getattr(RESNET50, field)
 
 
 def test_a_network_to_train_gets_a_fresh_classifier_and_takes_bytes(tmp_path):
-    pretrained = whole_resnet18()
+    import torchvision
+
+    pretrained = torchvision.models.resnet18()
     save_file(pretrained.state_dict(), tmp_path / "weights.safetensors")
     factory = finetunable("ResNet-18", tmp_path / "weights.safetensors")
     torch.manual_seed(0)

@@ -31,8 +31,8 @@ def test_the_small_resnet_is_resnet_20():
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     assert len(convolutions) == 19  # and the classifier
     assert sum(p.numel() for p in model.parameters()) == 269_722
-    assert len([m for m in small_resnet((3, 32, 32), 10, depth=8).modules()
-                if isinstance(m, nn.Conv2d)]) == 7  # fmt: skip
+    smaller = small_resnet((3, 32, 32), 10, depth=8).modules()
+    assert sum(isinstance(module, nn.Conv2d) for module in smaller) == 7
     with pytest.raises(ValueError, match="depth is 18"):
         small_resnet((3, 32, 32), 10, depth=18)
     with pytest.raises(ValueError, match="input_shape"):

@@ -1,6 +1,8 @@
 """Identification: the score, the mask and the threshold, on properties and on planted truth."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -198,3 +200,26 @@ def test_auto_alpha_refuses_bad_input(alpha, options, message):
 
 def test_auto_alpha_with_too_few_conforming_instances_flags_nothing():
     assert not identify_nc(Q4, "auto", 0.1, P4, conforming_probs=Q4).any()
+
+
+def test_numpy_alone_suffices():
+    """The rule runs where nothing but NumPy can be imported."""
+    code = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in {"numpy", "genkl"} | set(sys.stdlib_module_names):
+            raise ModuleNotFoundError(f"{name} is not installed", name=name)
+sys.meta_path.insert(0, Missing())
+import numpy as np, genkl
+q, p = np.array([[0.97, 0.01, 0.01, 0.01], [0.4, 0.3, 0.2, 0.1]]), genkl.uniform_like_vectors(4)
+assert genkl.identify_nc(q, 0.7, 0.05, p).tolist() == [False, True]
+assert genkl.identify_nc(q, "auto", 0.05, p, conforming_probs=q).tolist() == [False, False]
+assert (genkl.nc_score(q, 0.05, p) >= 0).all()
+assert genkl.entropy_score(q)[1] > genkl.entropy_score(q)[0]
+assert genkl.generalized_kl(p[0], q, 0.9, 0.05).shape == (2,)
+assert genkl.alpha_path(q, 0.05, p).flagged(0.5) == 0.5
+assert genkl.jaccard(q[0] > 0.5, q[1] > 0.3) == 1
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

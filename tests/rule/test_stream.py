@@ -13,7 +13,7 @@ import pytest
 import genkl.rule.stream
 from genkl import identify_file, identify_nc, nc_score, score_file, uniform_like_vectors
 from genkl.checks import TableError
-from genkl.rule.blockwise import SampledRule, evaluate, strip_rows
+from genkl.rule.evaluation import SampledRule, evaluate, strip_rows
 from genkl.rule.stream import votes_from
 
 ROOT = Path(__file__).parents[2]
@@ -29,8 +29,8 @@ def probs():
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Several chunks in a small file."""
-    monkeypatch.setattr("genkl.rule.blockwise.BLOCK_ENTRIES", 320)
-    monkeypatch.setattr("genkl.rule.blockwise.BLOCKS_PER_STRIP", 2)
+    monkeypatch.setattr("genkl.rule.evaluation.BLOCK_ENTRIES", 320)
+    monkeypatch.setattr("genkl.rule.evaluation.BLOCKS_PER_STRIP", 2)
     monkeypatch.setattr("genkl.rule.stream.STRIPS_PER_BATCH", 3)
     assert 8 * 3 * strip_rows(K) < 5000
 

@@ -1,4 +1,4 @@
-"""Who finds what? Detectors on many data sets."""
+"""Comparisons of detectors and of methods over data sets: tables in colour, intervals, curves."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 
-from figures.style import BLACK, GREY, method_color
+from genkl.plots import BLACK, GREY, method_color
 
 MARKERS = ("o", "s", "D", "^", "v", "P")
 
@@ -23,15 +22,39 @@ def plot_score_grid(ax: Axes, table: pd.DataFrame, *, center: float = 0.5) -> Ax
         center: value of a score that knows nothing; drawn white.
     """
     bound = float(np.nanmax(np.abs(table.to_numpy() - center)))
-    sns.heatmap(
-        table, ax=ax, cmap="PuOr_r", vmin=center - bound, vmax=center + bound, annot=True,
-        fmt=".2f", annot_kws={"fontsize": 10}, linewidths=1, cbar=False,
-    )  # fmt: skip
-    ax.set(xlabel="", ylabel="")
+    return _plot_table(ax, table, ".2f", "PuOr_r", (center - bound, center + bound))
+
+
+def plot_losses_to_best(ax: Axes, lost: pd.DataFrame) -> Axes:
+    """How far each method (row) is behind the best one of each data set (column), in points.
+
+    Args:
+        ax: where to draw.
+        lost: points, 0 for the best of a column and below 0 for the others; NaN where a method
+            can't be used. Drawn from 0 to -15: what is worse is as dark.
+    """
+    return _plot_table(ax, lost, ".1f", "Oranges_r", (-15, 0))
+
+
+def _plot_table(
+    ax: Axes, table: pd.DataFrame, digits: str, colors: str, limits: tuple[float, float]
+) -> Axes:
+    """A table with its numbers in coloured cells; NaN stays empty."""
+    edges = {"edgecolors": "white", "linewidth": 1}
+    mesh = ax.pcolormesh(table.to_numpy(), cmap=colors, vmin=limits[0], vmax=limits[1], **edges)
+    for (row, column), value in np.ndenumerate(table.to_numpy()):
+        if not np.isnan(value):
+            red, green, blue, _ = mesh.to_rgba(value)
+            is_light = 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.45
+            middle = {"ha": "center", "va": "center", "color": BLACK if is_light else "white"}
+            ax.text(column + 0.5, row + 0.5, f"{value:{digits}}", fontsize=10, **middle)
+    ax.invert_yaxis()
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
-    ax.set_xticks(ax.get_xticks(), ax.get_xticklabels(), rotation=30, ha="left")
-    ax.set_yticks(ax.get_yticks(), ax.get_yticklabels(), rotation=0)
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    ax.set_xticks(np.arange(table.shape[1]) + 0.5, table.columns, rotation=35, ha="left")
+    ax.set_yticks(np.arange(table.shape[0]) + 0.5, table.index)
     return ax
 
 
@@ -63,10 +86,8 @@ def plot_over_base(
         color = method_color(method) if colors is None else colors[method]
         middle = mine["difference"].to_numpy()
         reach = np.nan_to_num([middle - mine["low"], mine["high"] - middle])
-        ax.errorbar(
-            middle, rows + shift, xerr=reach, fmt=MARKERS[place % len(MARKERS)], color=color,
-            ms=7, lw=2, capsize=3, label=method,
-        )  # fmt: skip
+        look = {"fmt": MARKERS[place % len(MARKERS)], "ms": 7, "lw": 2, "capsize": 3}
+        ax.errorbar(middle, rows + shift, xerr=reach, color=color, label=method, **look)
     ax.axvline(0, color=BLACK, lw=1.5)
     ax.set_yticks(range(len(groups)), groups)
     ax.set(xlabel=label, ylim=(-0.6, len(groups) - 0.4))
@@ -88,10 +109,7 @@ def plot_recall(
     """
     for place, method in enumerate(methods):
         mean = frame[frame["method"] == method].groupby("flagged")["recall"].mean()
-        ax.plot(
-            mean.index, mean, marker=MARKERS[place % len(MARKERS)], ms=6, lw=2,
-            color=method_color(method), label=method,
-        )  # fmt: skip
+        _plot_line(ax, mean.index, mean, place, method)
     ends = np.array([0, frame["flagged"].max()])
     ax.plot(ends, ends, color=GREY, lw=1.5, ls="--", label="at random")
     if prevalence:
@@ -112,31 +130,12 @@ def plot_condition(ax: Axes, frame: pd.DataFrame, methods: Sequence[str], label:
     values = list(dict.fromkeys(frame["value"]))
     for place, method in enumerate(methods):
         mean = frame[frame["method"] == method].groupby("value")["auroc"].mean().reindex(values)
-        ax.plot(
-            range(len(values)), mean, marker=MARKERS[place % len(MARKERS)], ms=6, lw=2,
-            color=method_color(method), label=method,
-        )  # fmt: skip
-    names = [f"{v:g}" if isinstance(v, int | float) else str(v).replace("_", " ") for v in values]
-    ax.set_xticks(range(len(values)), names)
+        _plot_line(ax, range(len(values)), mean, place, method)
+    ax.set_xticks(range(len(values)), [f"{value:g}" for value in values])
     ax.set(xlabel=label, ylabel="AUROC")
     return ax
 
 
-def plot_losses_to_best(ax: Axes, lost: pd.DataFrame) -> Axes:
-    """How far each method (row) is behind the best one of each data set (column), in points.
-
-    Args:
-        ax: where to draw.
-        lost: points, 0 for the best of a column and below 0 for the others; NaN where a method
-            can't be used. Drawn from 0 to -15: what is worse is as dark.
-    """
-    sns.heatmap(
-        lost, ax=ax, cmap="Oranges_r", vmin=-15, vmax=0, annot=True, fmt=".1f",
-        annot_kws={"fontsize": 10}, linewidths=1, cbar=False,
-    )  # fmt: skip
-    ax.set(xlabel="", ylabel="")
-    ax.xaxis.tick_top()
-    ax.tick_params(length=0)
-    ax.set_xticks(ax.get_xticks(), ax.get_xticklabels(), rotation=35, ha="left")
-    ax.set_yticks(ax.get_yticks(), ax.get_yticklabels(), rotation=0)
-    return ax
+def _plot_line(ax: Axes, x: Sequence, y: Sequence, place: int, method: str) -> None:
+    marker, color = MARKERS[place % len(MARKERS)], method_color(method)
+    ax.plot(x, y, marker=marker, ms=6, lw=2, color=color, label=method)

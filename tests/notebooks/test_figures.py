@@ -1,20 +1,35 @@
-"""Figures: they show the numbers they are given, with labels, in one colour per method."""
+"""Figures of chapters: they show the numbers they are given, and what is right by the truth."""
 
 import matplotlib
 
 matplotlib.use("Agg")
 
-import figures as plots
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from figures.comparisons import plot_condition, plot_over_base, plot_recall, plot_score_grid
+from figures.curves import plot_processes, plot_role_losses
+from figures.gradients import logit_gradients, plot_pushes
+from figures.images import plot_images
+from figures.journey import Journeys, median_of_each_kind, plot_journeys
+from figures.report import REPORT_COLORS, plot_looks
+from figures.rules import plot_flagged_by_threshold, plot_level, plot_sweep
+from figures.simplex import (
+    loss_over,
+    plot_simplex_paths,
+    plot_simplex_region,
+    plot_simplex_values,
+    simplex_points,
+    simplex_xy,
+)
+from figures.taxonomy import examples_by_kind, plot_taxonomy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.colors import to_hex, to_rgba
+from matplotlib.colors import to_hex
 
-from genkl import Kind, Truth, double_hot_loss, load_dataset, soft_cross_entropy
+from genkl import Kind, Truth, double_hot_loss, load_dataset, plots, soft_cross_entropy
 
 TRUTH = Truth(np.repeat([0, 1, 2, 3], 5), np.zeros(20, dtype=int), "by hand")
 SCORES = np.linspace(0, 1, 20)
@@ -38,78 +53,53 @@ def ax():
 def test_looks_are_bars_that_fill_the_row(ax):
     shares = pd.DataFrame(
         [[0.5, 0.0, 0.3, 0.2], [0.0, 1.0, 0.0, 0.0]],
-        index=["one", "other"], columns=list(plots.REPORT_COLORS),
-    )  # fmt: skip
-    plots.plot_looks(ax, shares)
+        index=["one", "other"],
+        columns=list(REPORT_COLORS),
+    )
+    plot_looks(ax, shares)
     widths = np.array([bar.get_width() for bar in ax.patches]).reshape(4, 2)
     np.testing.assert_allclose(widths.T, 100 * shares)
     assert sorted(text.get_text() for text in ax.texts) == ["100", "20", "30", "50"]
-    assert to_hex(ax.patches[0].get_facecolor()) == plots.REPORT_COLORS["looks ambiguous"].lower()
+    assert to_hex(ax.patches[0].get_facecolor()) == REPORT_COLORS["looks ambiguous"].lower()
 
 
 def test_the_grid_covers_the_simplex_evenly():
-    points = plots.simplex_points(20)
+    points = simplex_points(20)
     assert len(points) == 21 * 22 / 2 == len(np.unique(points, axis=0))
     assert np.allclose(points.sum(axis=1), 1)
     assert points.min() == 0
-    x, y = plots.simplex_xy(np.eye(3))
+    x, y = simplex_xy(np.eye(3))
     corners = np.stack([x, y], axis=1)
     sides = [np.linalg.norm(corners[i] - corners[i - 1]) for i in range(3)]
     assert np.allclose(sides, 1)
 
 
 def test_a_region_states_its_share(ax):
-    plots.plot_simplex_region(ax, lambda q: q[:, 0] >= 0, "all", "#0072B2", resolution=20)
+    plot_simplex_region(ax, lambda q: q[:, 0] >= 0, "all", "#0072B2", resolution=20)
     assert ax.get_title() == "all\n100% of the triangle"
 
 
 def test_loss_values_and_paths_are_drawn(ax):
-    values = plots.loss_over(double_hot_loss, np.array([0.5, 0.5, 0]))
+    values = loss_over(double_hot_loss, np.array([0.5, 0.5, 0]))
     assert values(np.array([[0.5, 0.25, 0.25]])) == pytest.approx(-np.log(0.375))
-    plots.plot_simplex_values(ax, values, "loss", vmax=3, colorbar=True)
-    plots.plot_simplex_paths(ax, np.full((4, 2, 3), 1 / 3))
+    plot_simplex_values(ax, values, "loss", vmax=3, colorbar=True)
+    plot_simplex_paths(ax, np.full((4, 2, 3), 1 / 3))
     assert ax.figure.axes[1].get_ylabel() == "loss (nats)"
 
 
-def test_boxes_are_labelled_with_the_share_that_is_flagged(ax):
-    plots.plot_scores_by_kind(ax, SCORES, TRUTH, 0.5, "score")
-    texts = [text.get_text() for text in ax.texts]
-    assert texts[:4] == ["0%", "0%", "100%", "100%"]
-    expected = [plots.KIND_NAMES[kind] for kind in Kind if (TRUTH.kinds == kind).any()]
-    assert [t.get_text() for t in ax.get_yticklabels()] == expected
-
-
 def test_flagged_share_falls_as_the_threshold_rises(ax):
-    plots.plot_flagged_by_threshold(ax, SCORES, TRUTH, np.linspace(0, 1.1, 12), "alpha")
+    plot_flagged_by_threshold(ax, SCORES, TRUTH, np.linspace(0, 1.1, 12), "alpha")
     assert len(ax.lines) == 4
     for line in ax.lines:
         assert (np.diff(line.get_ydata()) <= 0).all()
         assert line.get_ydata()[0] == 1 or line.get_ydata()[0] >= 0.8
 
 
-def test_a_perfect_score_has_a_perfect_curve(ax):
-    plots.plot_roc(ax, {"entropy": TRUTH.is_nc.astype(float)}, TRUTH)
-    assert {(0.0, 1.0)} <= set(zip(*ax.lines[0].get_data(), strict=True))
-    assert to_hex(ax.lines[0].get_color()) == plots.METHOD_COLORS["entropy"].lower()
-
-
-def test_methods_show_their_mean_in_percent_top_down_in_order(ax):
-    plots.plot_methods(ax, FRAME, "test_accuracy", "test accuracy (%)")
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["given labels", "GenKL"]
-    assert {a.get_text() for a in ax.texts} == {"92.0", "80.0"}
-    assert ax.get_xlabel() == "test accuracy (%)"
-
-
-def test_rounds_and_sweeps_follow_the_means(ax):
-    plots.plot_rounds(ax, FRAME, "test_accuracy", "accuracy (%)")
-    line = next(entry for entry in ax.lines if entry.get_label() == "GenKL")
-    assert np.allclose(line.get_ydata(), [90, 94])
-    figure, other = plt.subplots()
-    plots.plot_sweep(other, FRAME, "index", "test_accuracy", "GenKL", "accuracy")
-    assert np.allclose(other.lines[0].get_ydata(), [0.85, 0.87])
-    plots.plot_level(other, FRAME, "test_accuracy", "entropy")
-    assert np.allclose(other.lines[1].get_ydata(), 0.86)
-    plt.close(figure)
+def test_sweeps_follow_the_means(ax):
+    plot_sweep(ax, FRAME, "index", "test_accuracy", "GenKL", "accuracy")
+    assert np.allclose(ax.lines[0].get_ydata(), [0.85, 0.87])
+    plot_level(ax, FRAME, "test_accuracy", "entropy")
+    assert np.allclose(ax.lines[1].get_ydata(), 0.86)
 
 
 def test_role_losses_leave_out_a_role_without_rows(ax):
@@ -121,91 +111,44 @@ def test_role_losses_leave_out_a_role_without_rows(ax):
             "nc_loss": [np.nan] * 2,
         }
     )
-    plots.plot_role_losses(ax, history)
+    plot_role_losses(ax, history)
     assert [line.get_label() for line in ax.lines] == ["clean", "non-NC"]
 
 
 def test_curves_of_one_process_are_lines_and_of_two_circles(ax):
     losses = {"clean_loss": [2.0, 1.0], "non_nc_loss": [3.0, 2.0], "nc_loss": [2.0, 2.0]}
     one = pd.DataFrame({"step": [1, 2], "processes": 1} | losses)
-    plots.plot_processes(ax, pd.concat([one, one.assign(processes=2)]))
+    plot_processes(ax, pd.concat([one, one.assign(processes=2)]))
     lines = [line for line in ax.lines if len(line.get_xdata())]
     assert [line.get_marker() for line in lines] == ["None"] * 3 + ["o"] * 3
     assert np.allclose(lines[0].get_ydata(), lines[3].get_ydata())
 
 
-def test_images_fill_the_grid_row_by_row():
-    images = np.arange(3 * 4).reshape(3, 1, 2, 2)
-    figure = plots.plot_images(images, ["a", "b", "c"], columns=2, row_names=["one", "two"])
-    shown = [ax for ax in figure.axes if ax.images]
-    assert [ax.get_title() for ax in shown] == ["a", "b", "c"]
-    assert np.array_equal(shown[2].images[0].get_array(), images[2, 0])
-    plt.close(figure)
-
-
-def test_tables_show_mean_and_spread():
-    columns = pd.MultiIndex.from_product([["x"], ["mean", "std"]])
-    table = pd.DataFrame([[0.5, 0.01], [np.nan, np.nan], [0.25, np.nan]], columns=columns)
-    assert list(plots.style_mean_and_std(table, ["x"])["x"]) == ["0.500 ± 0.010", "–", "0.250"]
-    assert plots.style_mean_and_std(table, ["x"], percent=True)["x"].iloc[0] == "50.0 ± 1.0"
-
-
-def test_colours_can_be_told_apart():
-    # In a simulation of red-green blindness (Machado 2009, severity 1), methods that share a
-    # figure keep their distance.
-    deutan = np.array(
-        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
-         [-0.011820, 0.042940, 0.968881]]
-    )  # fmt: skip
-    for group in (
-        ["divergence", "entropy"],
-        ["GenKL", "GenKL, no NC stage", "given labels", "clean set alone", "GenKL, true NC known"],
-    ):
-        seen = [deutan @ matplotlib.colors.to_rgb(plots.METHOD_COLORS[name]) for name in group]
-        for i, first in enumerate(seen):
-            for second in seen[:i]:
-                assert np.linalg.norm(first - second) > 0.15
-    assert set(plots.KIND_COLORS) == set(Kind)
-
-
-def test_every_kind_has_a_colour_of_its_own_and_a_name():
-    assert len(set(plots.KIND_COLORS.values())) == len(Kind) == len(plots.KIND_NAMES)
-
-
-def test_class_counts_are_stacked_by_kind(ax):
-    counts = pd.DataFrame({"correct": [3, 1], "ood": [2, 2]}, index=["cat", "dog"])
-    plots.plot_class_counts(ax, counts, "images")
-    ends = [bar.get_x() + bar.get_width() for bar in ax.patches]
-    assert ends == [3, 1, 5, 3]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
-        "correct label", "out of distribution",
-    ]  # fmt: skip
-    assert ax.patches[2].get_facecolor() == to_rgba(plots.KIND_COLORS[Kind.OOD])
-
-
-def test_the_noise_matrix_shows_percentages_and_survives_an_empty_class(ax):
-    matrix = pd.DataFrame([[0.9, 0.1], [np.nan, np.nan]], index=["a", "b"], columns=["a", "b"])
-    plots.plot_noise_matrix(ax, matrix)
-    assert [text.get_text() for text in ax.texts] == ["90", "10"]
-
-
 def test_photographs_are_shown_whole_whatever_their_shape():
     wide = torch.zeros(2, 3, 10, 40, dtype=torch.uint8)
-    figure = plots.plot_photographs(wide, [[0, 1], [1]], ["first", "second"], side=20)
+    figure = plot_images(wide, [[0, 1], [1]], ["first", "second"], side=20)
     shown = [axis.get_images()[0].get_array() for axis in figure.axes[:3]]
     assert all(image.shape == (20, 20, 3) for image in shown)
     assert (shown[0][:7] == 255).all()
     assert (shown[0][8:12] == 0).all()
+    assert [axis.get_title() for axis in figure.axes] == [""] * 4
     plt.close(figure)
+    titled = plot_images(wide, [[1], [0]], ["first", "second"], ["a", "b"], side=20)
+    assert [axis.get_title() for axis in titled.axes] == ["b", "a"]
+    plt.close(titled)
 
 
 def test_differences_to_a_base_have_a_row_per_data_set_and_a_zero_line(ax):
     frame = pd.DataFrame(
-        {"case": ["digits", "clothes"] * 2, "method": ["GenKL"] * 2 + ["GenKL auto"] * 2,
-         "difference": [-0.1, 0.2, 0.0, 0.1], "low": [-0.2, 0.1, -0.1, 0.0],
-         "high": [0.0, 0.3, 0.1, 0.2]}
-    )  # fmt: skip
-    plots.plot_over_base(ax, frame, "case", "AUROC less entropy's")
+        {
+            "case": ["digits", "clothes"] * 2,
+            "method": ["GenKL"] * 2 + ["GenKL auto"] * 2,
+            "difference": [-0.1, 0.2, 0.0, 0.1],
+            "low": [-0.2, 0.1, -0.1, 0.0],
+            "high": [0.0, 0.3, 0.1, 0.2],
+        }
+    )
+    plot_over_base(ax, frame, "case", "AUROC less entropy's")
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["clothes", "digits"]
     assert any(np.allclose(line.get_xdata(), 0) for line in ax.get_lines())
     drawn = np.concatenate([line.get_xdata() for line in ax.get_lines()])
@@ -215,13 +158,13 @@ def test_differences_to_a_base_have_a_row_per_data_set_and_a_zero_line(ax):
 
 def test_the_grid_of_scores_shows_every_number_and_leaves_out_what_is_missing(ax):
     table = pd.DataFrame({"digits": [0.9, np.nan], "clothes": [0.5, 0.4]}, index=["A", "B"])
-    plots.plot_score_grid(ax, table)
+    plot_score_grid(ax, table)
     assert sorted(text.get_text() for text in ax.texts) == ["0.40", "0.50", "0.90"]
 
 
 def test_recall_is_held_against_chance_and_the_best_there_is(ax):
     frame = pd.DataFrame({"method": "GenKL", "seed": 0, "flagged": [0.1, 0.5], "recall": [0.3, 1]})
-    plots.plot_recall(ax, frame, ["GenKL"], prevalence=0.2)
+    plot_recall(ax, frame, ["GenKL"], prevalence=0.2)
     lines = {line.get_label(): line for line in ax.get_lines()}
     assert np.allclose(lines["at random"].get_xydata(), [[0, 0], [0.5, 0.5]])
     assert np.allclose(lines["at best"].get_xydata(), [[0, 0], [0.2, 1], [0.5, 1]])
@@ -232,7 +175,7 @@ def test_a_condition_keeps_the_order_of_its_values(ax):
     frame = pd.DataFrame(
         {"value": [10, 1, 10, 1], "method": "GenKL", "auroc": [0.8, 0.6, 0.9, 0.7]}
     )
-    plots.plot_condition(ax, frame, ["GenKL"], "models")
+    plot_condition(ax, frame, ["GenKL"], "models")
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["10", "1"]
     assert np.allclose(ax.get_lines()[0].get_ydata(), [0.85, 0.65])
 
@@ -240,13 +183,14 @@ def test_a_condition_keeps_the_order_of_its_values(ax):
 # --- Pictures of ideas ---------------------------------------------------------------------------
 
 
-def kinds_of_digits():
+@pytest.fixture(scope="module")
+def digits():
     return load_dataset("digits", seed=0, label_noise=0.4)
 
 
-def test_examples_are_of_their_kind_under_their_given_label():
-    dataset, truth = kinds_of_digits()
-    drawn = plots.examples_by_kind(dataset, truth, 3, seed=1)
+def test_examples_are_of_their_kind_under_their_given_label(digits):
+    dataset, truth = digits
+    drawn = examples_by_kind(dataset, truth, 3, seed=1)
     assert set(drawn) == {Kind.CORRECT, Kind.MISLABELLED, Kind.AMBIGUOUS, Kind.OOD}
     inputs = dataset.noisy.inputs.numpy()[:, 0]
     for kind, examples in drawn.items():
@@ -260,24 +204,24 @@ def test_examples_are_of_their_kind_under_their_given_label():
             )
 
 
-def test_the_taxonomy_hangs_images_at_every_leaf():
-    dataset, truth = kinds_of_digits()
-    drawn = plots.examples_by_kind(dataset, truth, 4)
-    figure = plots.plot_taxonomy(drawn)
+def test_the_taxonomy_hangs_images_at_every_leaf(digits):
+    dataset, truth = digits
+    drawn = examples_by_kind(dataset, truth, 4)
+    figure = plot_taxonomy(drawn)
     words = " ".join(text.get_text() for text in figure.axes[0].texts)
     for kind in drawn:
         assert plots.KIND_NAMES[kind] in words
     assert len(figure.axes[0].child_axes) == 16
     plt.close(figure)
     with pytest.raises(KeyError):
-        plots.plot_taxonomy({Kind.CORRECT: drawn[Kind.CORRECT]})
+        plot_taxonomy({Kind.CORRECT: drawn[Kind.CORRECT]})
 
 
 def test_the_middle_of_each_kind():
     scores = np.array([0.9, 0.1, 0.5, 0.3, 0.7, 0.2])
     kinds = np.array([Kind.OOD, Kind.CORRECT, Kind.OOD, Kind.CORRECT, Kind.OOD, Kind.CORRECT])
-    assert plots.median_of_each_kind(scores, kinds) == {Kind.CORRECT: 5, Kind.OOD: 4}
-    assert plots.median_of_each_kind(scores[:2], kinds[:2]) == {Kind.CORRECT: 1, Kind.OOD: 0}
+    assert median_of_each_kind(scores, kinds) == {Kind.CORRECT: 5, Kind.OOD: 4}
+    assert median_of_each_kind(scores[:2], kinds[:2]) == {Kind.CORRECT: 1, Kind.OOD: 0}
 
 
 @pytest.mark.parametrize(
@@ -292,7 +236,7 @@ def test_the_middle_of_each_kind():
 def test_a_journey_says_whether_each_step_was_right(kind, is_nc, words):
     k = 4
     certain = np.eye(k)[[2]]
-    journey = plots.Journeys(
+    journey = Journeys(
         images=np.zeros((1, 1, 8, 8)),
         kinds=np.array([kind]),
         given=np.array([1]),
@@ -304,7 +248,7 @@ def test_a_journey_says_whether_each_step_was_right(kind, is_nc, words):
         targets=np.full((1, k), 1 / k),
         after=certain,
     )
-    figure = plots.plot_journeys(journey)
+    figure = plot_journeys(journey)
     axes = figure.axes
     assert axes[3].get_title() == words
     dots = {to_hex(line.get_color()): len(line.get_xdata()) for line in axes[3].lines[:2]}
@@ -322,11 +266,11 @@ def test_gradients_are_those_of_the_book(k, seed):
     beliefs, target = rng.dirichlet(np.ones(k), 3), rng.dirichlet(np.ones(k))
     one_hot = np.eye(k)[rng.integers(k)]
     for t in (target, one_hot):
-        found = plots.logit_gradients(soft_cross_entropy, t, beliefs)
+        found = logit_gradients(soft_cross_entropy, t, beliefs)
         np.testing.assert_allclose(found, beliefs - t, atol=1e-9)
     responsible = beliefs * target
     responsible /= responsible.sum(axis=1, keepdims=True)
-    found = plots.logit_gradients(double_hot_loss, target, beliefs)
+    found = logit_gradients(double_hot_loss, target, beliefs)
     np.testing.assert_allclose(found, beliefs - responsible, atol=1e-9)
 
 
@@ -334,10 +278,10 @@ def test_pushes_go_up_where_the_gradient_is_negative():
     beliefs = {"sure": np.array([0.8, 0.1, 0.1]), "undecided": np.full(3, 1 / 3)}
     targets = {"one-hot": np.eye(3)[1], "uniform": np.full(3, 1 / 3)}
     pushed = {
-        name: plots.logit_gradients(soft_cross_entropy, target, np.array([*beliefs.values()]))
+        name: logit_gradients(soft_cross_entropy, target, np.array([*beliefs.values()]))
         for name, target in targets.items()
     }
-    figure = plots.plot_pushes(beliefs, targets, pushed, ["a", "b", "c"])
+    figure = plot_pushes(beliefs, targets, pushed, ["a", "b", "c"])
     table = np.array(figure.axes).reshape(3, 3)
     bars = table[1, 1].patches  # sure, one-hot
     assert [bar.get_height() > 0 for bar in bars] == [False, True, False]

@@ -1,9 +1,7 @@
-"""Figures, intervals and tests: by counting, by brute force, and by what they promise."""
+"""Figures and comparisons over seeds: by counting, by brute force, and by hand."""
 
-import functools
 import itertools
 import math
-import time
 
 import numpy as np
 import pandas as pd
@@ -12,24 +10,18 @@ import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, norm, t, wilcoxon
-from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
+from scipy.stats import binom, t, wilcoxon
+from sklearn.metrics import precision_recall_fscore_support
 
-from genkl import compare
-from genkl.compare import (
+from genkl.evaluate import (
     auroc,
     average_precision,
-    bootstrap_interval,
-    delong_test,
     mean_and_interval,
     over_base,
-    paired_comparison,
     paired_over_seeds,
     precision_recall_f1,
     recall_at_share,
 )
-
-METRICS = (auroc, average_precision, recall_at_share, functools.partial(recall_at_share, share=0.3))
 
 
 def prove(**strategies):
@@ -122,11 +114,10 @@ def test_precision_recall_f1_are_scikit_learns(case):
 
 def test_infinite_scores_and_tensors_have_their_place():
     scores, is_nc = np.array([np.inf, 2.0, -np.inf, 1.0]), np.array([True, True, False, False])
-    for metric in METRICS[:2]:
+    for metric in (auroc, average_precision):
         assert metric(scores, is_nc) == 1
         assert metric(torch.from_numpy(scores), torch.from_numpy(is_nc)) == 1
     assert recall_at_share(scores, is_nc, 0.25) == 0.5
-    assert bootstrap_interval(auroc, scores, is_nc, seed=0, resamples=10) == (1, 1)
 
 
 def test_absent_kinds_are_nan():
@@ -136,117 +127,6 @@ def test_absent_kinds_are_nan():
     assert math.isnan(average_precision(scores, ~everyone))
     assert math.isnan(recall_at_share(scores, ~everyone))
     assert math.isnan(precision_recall_f1(everyone, ~everyone)["recall"])
-    for metric in METRICS:
-        assert np.isnan(bootstrap_interval(metric, scores, ~everyone, seed=0)).all()
-        assert math.isnan(paired_comparison(scores, scores, ~everyone, metric, seed=0).low)
-
-
-# -- intervals ------------------------------------------------------------------------------------
-
-
-@settings(deadline=None, max_examples=30)
-@given(case=judged(), seed=st.integers(0, 99))
-def test_many_resamples_at_once_are_each_one_on_its_own(case, seed):
-    scores, is_nc = case
-    for metric in METRICS:
-        slow = lambda s, y, metric=metric: metric(s, y)  # noqa: E731 (not recognised as fast)
-        quick = compare._over_resamples(metric, [(scores,)], is_nc, seed, 7, 0.9)[0]
-        one_by_one = compare._over_resamples(slow, [(scores,)], is_nc, seed, 7, 0.9)[0]
-        assert np.allclose(quick, one_by_one)
-
-
-def test_the_fast_figures_of_the_data_itself_are_scikit_learns():
-    scores, is_nc = signal()
-    scores = scores.round(1)
-    once = compare._Standing.of(scores, is_nc, np.ones((len(scores), 1), dtype=np.int32))
-    assert compare._auroc(once)[0] == pytest.approx(roc_auc_score(is_nc, scores))
-    precision = average_precision_score(is_nc, scores)
-    assert compare._average_precision(once)[0] == pytest.approx(precision)
-
-
-def test_resamples_keep_both_kinds_as_large_as_they_are():
-    scores, is_nc = signal(count=50)
-    sizes = []
-
-    def look(values, truth):
-        sizes.append((len(values), int(truth.sum())))
-        assert set(values[truth]) <= set(scores[is_nc])
-        return 0.0
-
-    bootstrap_interval(look, scores, is_nc, seed=3, resamples=20)
-    assert set(sizes) == {(50, int(is_nc.sum()))}
-    assert len(sizes) == 20
-
-
-def test_a_seed_decides_and_blocks_change_no_promise(monkeypatch):
-    scores, is_nc = signal()
-    first = bootstrap_interval(auroc, scores, is_nc, seed=1, resamples=200)
-    assert first == bootstrap_interval(auroc, scores, is_nc, seed=1, resamples=200)
-    assert first != bootstrap_interval(auroc, scores, is_nc, seed=2, resamples=200)
-    monkeypatch.setattr(compare, "DRAWS_PER_BLOCK", 300 * 7)
-    values = compare._over_resamples(auroc, [(scores,)], is_nc, 1, 200, 0.95)[0]
-    assert values.shape == (200,)
-    assert len(np.unique(values)) > 180
-    assert np.quantile(values, 0.025) == pytest.approx(first.low, abs=0.02)
-
-
-def test_a_bootstrap_interval_covers_about_as_often_as_it_says():
-    truth = 0.5 * (1 + math.erf(1 / 2))  # of two normal distributions one apart
-    covered, widths = 0, []
-    for seed in range(200):
-        scores, is_nc = signal(seed, 150)
-        low, high = bootstrap_interval(auroc, scores, is_nc, seed=seed, resamples=300, level=0.9)
-        covered += low <= truth <= high
-        widths.append(high - low)
-    assert 0.83 <= covered / 200 <= 0.96
-    narrow = bootstrap_interval(auroc, *signal(0, 150), seed=0, level=0.5)
-    assert narrow.high - narrow.low < np.mean(widths) / 2
-
-
-def test_a_function_of_ones_own_with_several_arrays():
-    a, b, is_nc = signal(columns=2)
-    low, high = bootstrap_interval(
-        lambda x, y, truth: x[truth].mean() - y[truth].mean(), a, b, is_nc, seed=0, resamples=300
-    )
-    spread = (a - b)[is_nc].std() / math.sqrt(is_nc.sum())
-    centre = (a - b)[is_nc].mean()
-    assert (low, high) == pytest.approx((centre - 1.96 * spread, centre + 1.96 * spread), abs=0.05)
-    rare = bootstrap_interval(
-        lambda mask, truth: precision_recall_f1(mask, truth)["precision"],
-        np.arange(len(a)) == np.flatnonzero(is_nc)[0], is_nc, seed=0, resamples=50,
-    )  # fmt: skip
-    assert rare == (1, 1)  # resamples without a flag are left out
-
-
-def test_a_paired_comparison_shares_its_resamples():
-    a, is_nc = signal(count=200)
-    nearly = a + 0.05 * np.random.default_rng(0).normal(size=200)
-    for metric in METRICS:
-        same = paired_comparison(a, 2 * a, is_nc, metric, seed=0)
-        assert (same.difference, same.low, same.high) == (0, 0, 0)
-        close = paired_comparison(a, nearly, is_nc, metric, seed=0)
-        apart = bootstrap_interval(metric, a, is_nc, seed=0)
-        assert close.low <= close.difference <= close.high
-        assert close.high - close.low < 0.5 * (apart.high - apart.low)
-        assert close.a == metric(a, is_nc)
-        assert close.b == metric(nearly, is_nc)
-        assert close.difference == close.a - close.b
-    better = paired_comparison(a + is_nc, a, is_nc, seed=0)
-    assert better.low > 0
-    swapped = paired_comparison(a, a + is_nc, is_nc, seed=0)
-    assert (swapped.low, swapped.high) == pytest.approx((-better.high, -better.low))
-
-
-def test_thirty_detectors_take_seconds():
-    rng = np.random.default_rng(0)
-    is_nc = rng.random(5000) < 0.1
-    base = rng.normal(size=5000) + is_nc
-    start = time.perf_counter()
-    for _ in range(3):
-        scores = rng.normal(size=5000) + is_nc
-        bootstrap_interval(auroc, scores, is_nc, seed=0)
-        paired_comparison(scores, base, is_nc, seed=0)
-    assert time.perf_counter() - start < 15  # 0.5 s on a quiet core
 
 
 # -- tests over seeds -----------------------------------------------------------------------------
@@ -295,71 +175,6 @@ def test_one_seed_and_no_difference():
     assert alone.sign_p == 1
     same = paired_over_seeds(np.full(3, 0.5), np.full(3, 0.5))
     assert (same.low, same.high, same.sign_p, same.wilcoxon_p) == (0, 0, 1, 1)
-
-
-# -- DeLong ---------------------------------------------------------------------------------------
-
-
-def jackknife_variance(a, b, is_nc):
-    """Of the difference of areas: leave one out, one kind at a time (Arvesen's estimate)."""
-    variance = 0.0
-    for kind in (is_nc, ~is_nc):
-        left = []
-        for row in np.flatnonzero(kind):
-            rest = np.arange(len(a)) != row
-            left.append(roc_auc_score(is_nc[rest], a[rest]) - roc_auc_score(is_nc[rest], b[rest]))
-        count = kind.sum()
-        variance += (count - 1) ** 2 / count * np.var(left, ddof=1)
-    return variance
-
-
-@settings(deadline=None, max_examples=15)
-@given(case=judged(least=3), seed=st.integers(0, 99))
-def test_delong_is_the_jackknife(case, seed):
-    a, is_nc = case
-    b = np.random.default_rng(seed).integers(0, 4, len(a)).astype(float)
-    found = delong_test(a, b, is_nc)
-    assert (found.a, found.b) == pytest.approx((auroc(a, is_nc), auroc(b, is_nc)))
-    error = (found.high - found.low) / 2 / norm.ppf(0.975)
-    assert error**2 == pytest.approx(jackknife_variance(a, b, is_nc), abs=1e-9)
-    if error > 1e-6:
-        assert found.z == pytest.approx(found.difference / error)
-        assert found.p_value == pytest.approx(math.erfc(abs(found.z) / math.sqrt(2)))
-
-
-def test_delong_agrees_with_the_bootstrap_and_with_permutations():
-    rng = np.random.default_rng(3)
-    is_nc = rng.random(400) < 0.4
-    common = rng.normal(size=400)
-    a, b = (common + 0.7 * rng.normal(size=400) + s * is_nc for s in (1.0, 0.8))
-    found = delong_test(a, b, is_nc)
-    boot = paired_comparison(a, b, is_nc, seed=0, resamples=2000)
-    assert (found.low, found.high) == pytest.approx((boot.low, boot.high), abs=0.01)
-    # Exchange A and B instance by instance, on ranks so that they can be exchanged.
-    ranks = np.stack([np.argsort(np.argsort(x)) for x in (a, b)]).astype(float)
-    gaps = []
-    for _ in range(1000):
-        swap = rng.random(400) < 0.5
-        first, second = np.where(swap, ranks[::-1], ranks)
-        gaps.append(auroc(first, is_nc) - auroc(second, is_nc))
-    permuted = np.mean(np.abs(gaps) >= abs(found.difference))
-    assert found.p_value == pytest.approx(permuted, abs=0.05)
-
-
-def test_delong_holds_its_level():
-    rejected = 0
-    for seed in range(400):
-        a, b, is_nc = signal(seed, 120, 0.8, columns=2)
-        rejected += delong_test(a, b, is_nc).p_value < 0.1
-    assert 0.06 <= rejected / 400 <= 0.15
-
-
-def test_delong_without_variance():
-    scores, is_nc = np.arange(6.0), np.arange(6) >= 3
-    same = delong_test(scores, 3 * scores, is_nc)
-    assert (same.difference, same.z, same.p_value, same.low, same.high) == (0, 0, 1, 0, 0)
-    opposite = delong_test(scores, -scores, is_nc)
-    assert (opposite.difference, opposite.z, opposite.p_value) == (1, math.inf, 0)
 
 
 # -- tables -------------------------------------------------------------------------------------
@@ -413,20 +228,9 @@ S, T = np.arange(4.0), np.array([True, False, True, False])
         (lambda: average_precision(np.array([1, np.nan, 2, 3]), T), "contains NaN in row 1"),
         (lambda: recall_at_share(S, T, 1.5), r"share is 1\.5"),
         (lambda: precision_recall_f1(T[:2], T), r"is_flagged has shape \(2,\)"),
-        (lambda: bootstrap_interval(auroc, S[:2], T, seed=0), "must describe the same instances"),
-        (lambda: bootstrap_interval(auroc, S * np.nan, T, seed=0), "contains NaN in row 0"),
-        (lambda: bootstrap_interval(auroc, S, T, seed=0, resamples=0), "resamples is 0"),
-        (lambda: bootstrap_interval(auroc, S, T, seed=0, level=95), "level is 95"),
-        (
-            lambda: bootstrap_interval(functools.partial(recall_at_share, share=2), S, T, seed=0),
-            "share is 2",
-        ),
-        (lambda: paired_comparison(S, S[:2], T, seed=0), "must describe the same instances"),
         (lambda: paired_over_seeds(S, S[:2]), r"a has shape \(4,\) and b \(2,\)"),
         (lambda: paired_over_seeds(S * np.nan, S), "at least one seed, and no NaN"),
         (lambda: paired_over_seeds(S, S, level=0), "level is 0"),
-        (lambda: delong_test(S, S, np.arange(4) < 1), "1 non-conforming and 3 conforming"),
-        (lambda: delong_test(S, S[:3], T), "scores_b has shape"),
         (lambda: over_base(table_of(), "auroc", "best"), "base is 'best'; choose among"),
         (lambda: over_base(table_of(), "auroc", "base"), "several rows for one seed"),
         (lambda: mean_and_interval(table_of(), "case", "auroc", level=2), "level is 2"),

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from benchmarks import published
 from genkl import generalized_kl, identify_nc, nc_score, uniform_like_vectors
-from genkl.rule.blockwise import block_rows, strip_rows
+from genkl.rule.evaluation import (
+    BLOCK_ENTRIES,
+    SampledRule,
+    _evaluate,
+    block_rows,
+    evaluate,
+    strip_rows,
+)
 
 PRESETS = {  # k, alpha, beta, sigma, n, seed
     "Clothing1M": (14, 1.05, 0.03, 0.05, 20, 0),
@@ -253,5 +260,63 @@ def test_a_gpu_gives_the_same_votes(dtype, permutation_invariant):
 
 def test_blocks_fit_a_cache_and_are_whole_lines():
     for k in (2, 14, 101, 1000, 100_000):
-        assert block_rows(k) % 16 == 0
-        assert block_rows(k) * k <= max(1 << 18, 16 * k)
+        assert block_rows(k, BLOCK_ENTRIES) % 16 == 0
+        assert block_rows(k, BLOCK_ENTRIES) * k <= max(1 << 17, 16 * k)
+
+
+@pytest.mark.parametrize("permutation_invariant", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("k", [2, 14, 101])
+def test_tensors_take_the_way_of_a_gpu(k, dtype, permutation_invariant):
+    """What `evaluate` does on a CUDA device, here with tensors on the CPU."""
+    rule = SampledRule.of(uniform_like_vectors(k), 0.4 / k, k, permutation_invariant)
+    probs = torch.from_numpy(mixed_predictions(k, 2_000, 7)).to(dtype)
+    numbers = probs.numpy()
+    found = _evaluate(probs, rule, None, None, False, 0)
+    assert found.dtype == torch.float64
+    assert np.allclose(found.numpy(), evaluate(numbers, rule), rtol=1e-13)
+    scores = np.unique(found.numpy())
+    for alpha in (0.8, 1.0, *scores[scores > 0][::200]):  # some exactly on a row's own score
+        votes = _evaluate(probs, rule, alpha, None, False, 0)
+        assert votes.dtype == torch.bool
+        assert np.array_equal(votes.numpy(), evaluate(numbers, rule, alpha))
+
+
+def test_the_way_of_a_gpu_names_the_first_bad_row_and_knows_vectors_without_entropy(monkeypatch):
+    monkeypatch.setattr("genkl.rule.evaluation.GPU_BLOCK_ENTRIES", 64)  # blocks of 16 rows
+    probs = torch.full((500, 4), 0.25)
+    sure = SampledRule.of(np.eye(4)[:1], 0.1, 4, False)
+    assert torch.isinf(_evaluate(probs, sure, None, None, False, 0)).all()
+    assert _evaluate(probs, sure, 5.0, None, False, 0).all()
+    rule = SampledRule.of(uniform_like_vectors(4), 0.1, 4, False)
+    probs[[471, 480], 0] = float("nan")
+    for alpha in (None, 0.9):
+        with pytest.raises(ValueError, match="NaN in row 1471;"):
+            _evaluate(probs, rule, alpha, None, False, 1000)
+
+
+def test_changes_to_a_private_mapping_count(tmp_path):
+    probs = np.full((50_000, 14), 1 / 14)
+    np.save(tmp_path / "probs.npy", probs)
+    private = np.load(tmp_path / "probs.npy", mmap_mode="c")
+    private[40_000] = np.eye(14)[3]
+    assert not identify_nc(private, 0.9, 0.03, uniform_like_vectors(14))[40_000]
+    assert identify_nc(private, 0.9, 0.03, uniform_like_vectors(14)).sum() == 49_999
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_memory_mapped_file_does_not_stay_resident(tmp_path):
+    np.save(tmp_path / "probs.npy", np.full((1_500_000, 14), 1 / 14, np.float32))  # 84 MB
+    code = """
+import sys, numpy as np, genkl
+def peak():
+    return int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0]) / 1024
+mapped, vectors = np.load(sys.argv[1], mmap_mode="r"), genkl.uniform_like_vectors(14)
+genkl.identify_nc(mapped[:1000], 0.9, 0.03, vectors)
+before = peak()
+assert genkl.identify_nc(mapped, 0.9, 0.03, vectors, num_threads=1).all()
+print(peak() - before)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "probs.npy")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 40
