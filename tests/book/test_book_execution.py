@@ -327,6 +327,14 @@ def test_dependencies_are_read_from_the_code(project: Project, code: str, files:
     assert names == files
 
 
+def test_a_table_of_modules_with_their_names_is_read_without_being_run(project: Project) -> None:
+    init = project.root / "genkl" / "sub" / "__init__.py"
+    init.write_text("_MODULES: dict = {'genkl.sub.deep': ('deep',)}\nraise RuntimeError\n")
+    write(project, "a", "from genkl.sub import deep")
+    (found,) = Modules(project).used_by(project.template("a"))
+    assert found.name == "deep.py"
+
+
 # --- Parameters ------------------------------------------------------------------------------
 
 
