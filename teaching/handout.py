@@ -1,7 +1,7 @@
 """Notebooks for students without solutions, the key for the instructor, and returned notebooks.
 
 Beside its notebooks a handed-out folder holds the modules that they import, so that they need no
-checkout: `genkl` is enough for the homework, and what its chapters need for the labs.
+checkout: `genkl` is enough for the homework, and ``genkl[train,plots]`` for the labs.
 """
 
 from __future__ import annotations
@@ -31,9 +31,6 @@ TEMPLATES = Path(__file__).parent
 
 CHECKS = ("__init__.py", "catalogue.py", "questions.py", "task.py")
 """The modules of this package that check answers."""
-
-FIGURES = TEMPLATES.parent / "notebooks" / "figures"
-"""The package that draws the labs' figures."""
 
 _FILE_NAME = re.compile(r"[\w.@+-]+")
 _SAID = re.compile(rf"^({'|'.join(map(re.escape, QUESTIONS))}): (.*)", re.MULTILINE)
@@ -128,7 +125,7 @@ def write_labs(
     """Write the labs for students, without their solutions.
 
     Args:
-        folder: gets ``lab_1.ipynb`` and so on, and the packages that they import.
+        folder: gets ``lab_1.ipynb`` and so on, and ``teaching/``, which they import.
         overwrite: replace what is there.
         templates: the folder with the labs and their solutions.
 
@@ -144,7 +141,6 @@ def write_labs(
         raise FileNotFoundError(f"no lab_*.ipynb in {templates}: run this in the book's checkout")
     texts = {Path(path.name): _as_text(student_notebook(_read_template(path))) for path in labs}
     modules = {Path("teaching", name): _text(TEMPLATES / name) for name in CHECKS}
-    modules |= {Path("figures", path.name): _text(path) for path in FIGURES.glob("*.py")}
     _write({**texts, **modules}, Path(folder), overwrite)
     return [Path(folder, name) for name in texts]
 

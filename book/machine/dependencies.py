@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
-import runpy
 from functools import cached_property
 from pathlib import Path
 
@@ -33,19 +32,16 @@ class Modules:
     @cached_property
     def exports(self) -> dict[str, dict[str, str]]:
         """Package -> name -> module, for packages whose names are loaded on first use."""
-        inits = {name: self.files[name] for name in (PACKAGE, FIGURES) if name in self.files}
-        return {
-            name: runpy.run_path(str(path), run_name=name)["_EXPORTS"]
-            for name, path in inits.items()
-            if "_EXPORTS" in path.read_text("utf-8")
-        }
+        inits = {name: path for name, path in self.files.items() if path.name == "__init__.py"}
+        tables = {name: _table(path.read_text("utf-8")) for name, path in inits.items()}
+        return {name: table for name, table in tables.items() if table}
 
     def used_by(self, template: Path) -> list[Path]:
         """The files that a notebook uses, directly or not; found without executing it.
 
-        A package's ``_EXPORTS`` says behind which module a name is, so that ``genkl.fit`` is a
-        dependency on that module and what it imports, and not on everything. Where the code can't
-        be decided (names made at run time), all files are returned.
+        A package's ``_EXPORTS`` or ``_MODULES`` says behind which module a name is, so that
+        ``genkl.fit`` is a dependency on that module and what it imports, and not on everything.
+        Where the code can't be decided (names made at run time), all files are returned.
         """
         try:
             tree = ast.parse(_python(template))
@@ -59,7 +55,7 @@ class Modules:
             module = waiting.pop()
             found.add(module)
             waiting |= self._imports_of(self.files[module], module) - found
-        return sorted(self.files[module] for module in found)
+        return sorted(self.files[module] for module in found - self.exports.keys())
 
     def _imports_of(self, path: Path, module: str) -> set[str]:
         if path not in self._imported:
@@ -83,7 +79,19 @@ class Modules:
                 named |= {module for name, module in exports.items() if name in names}
         parts = [name.split(".") for name in named]
         found = {".".join(part[:count]) for part in parts for count in range(1, len(part) + 1)}
-        return (found & self.files.keys()) - self.exports.keys()  # of those, names were looked up
+        return found & self.files.keys()
+
+
+def _table(source: str) -> dict[str, str]:
+    """Name -> module, as an ``__init__`` writes them: ``_EXPORTS``, or ``_MODULES`` with names."""
+    found: dict[str, str] = {}
+    for node in ast.parse(source).body:
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        is_table = ast.unparse(targets[0] or node) in ("_EXPORTS", "_MODULES")
+        if is_table and isinstance(node.value, ast.Dict):
+            for key, value in ast.literal_eval(node.value).items():
+                found |= {key: value} if isinstance(value, str) else dict.fromkeys(value, key)
+    return found
 
 
 def _identifiers(tree: ast.AST) -> set[str]:

@@ -22,8 +22,8 @@ def test_every_named_function_is_public_and_is_the_one_that_is_quoted():
     for public, defined in re.findall(r"\{py:func\}`genkl\.(\w+) <([\w.]+)>`", INDEX):
         module, _, name = defined.rpartition(".")
         assert getattr(importlib.import_module(module), name) is getattr(genkl, public)
-    for file, name in re.findall(r"literalinclude\} \.\./(\S+)\n:pyobject: (\w+)", INDEX):
-        assert f"def {name}(" in (ROOT / file).read_text("utf-8")
+    for file, name in re.findall(r"literalinclude\} \.\./(\S+)\n:pyobject: ([\w.]+)", INDEX):
+        assert f"def {name.rpartition('.')[2]}(" in (ROOT / file).read_text("utf-8")
 
 
 def test_every_chapter_that_is_named_exists():
