@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from genkl import Role, double_hot, relabel_instances, reverse_class_ratio
+from genkl import Published, Role, double_hot, relabel_instances, reverse_class_ratio
 from genkl.relabel import verified
 
 counts = hnp.arrays(np.int64, st.integers(2, 40), elements=st.integers(1, 10**6))
@@ -113,3 +113,15 @@ def test_labels_that_are_not_integers_and_masks_that_are_not_boolean_are_refused
         relabel_instances(Q, np.array([0, 1]), np.array([0, 1]), W)
     with pytest.raises(ValueError, match="is_nc has shape"):
         relabel_instances(Q, np.array([0, 1]), np.array([True]), W)
+
+
+def test_the_part_that_mixup_keeps_is_the_given_label_s_and_none_of_an_nc_instance():
+    probs, ratio = np.array([[0.1, 0.7, 0.2], [0.3, 0.3, 0.4]]), np.array([0.2, 0.3, 0.5])
+    made = relabel_instances(
+        probs,
+        np.array([2, 0]),
+        np.array([False, True]),
+        ratio,
+        published_behaviour=Published.MIXUP_KEEPS_OWN_RATIO,
+    )
+    assert np.allclose(made.kept_part, [[0, 0, 0.5], [0, 0, 0]])

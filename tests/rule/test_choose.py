@@ -8,7 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genkl import alpha_path, choose_alpha_beta, diagnose, identify_nc, jaccard, nc_score
+from genkl import (
+    alpha_path,
+    choose_alpha_beta,
+    diagnose,
+    identify_nc,
+    jaccard,
+    nc_score,
+    threshold_for_budget,
+)
 from genkl import uniform_like_vectors as draw
 
 
@@ -167,3 +175,12 @@ def test_jaccard_is_intersection_over_union():
     assert jaccard(a, b) == pytest.approx(1 / 3)
     assert jaccard(a, a) == 1
     assert math.isnan(jaccard(~a & a, ~a & a))
+
+
+def test_alpha_is_set_by_the_half_that_did_not_choose_beta():
+    rng = np.random.default_rng(0)
+    conforming, vectors = rng.dirichlet(np.full(6, 0.3), 101), draw(6)
+    chosen = choose_alpha_beta(rng.dirichlet(np.ones(6), 200), conforming, vectors, seed=4)
+    setting = conforming[np.random.default_rng(4).permutation(101)[50:]]
+    scores = nc_score(setting, chosen.beta, vectors)
+    assert chosen.alpha == threshold_for_budget(scores, 0.05)
