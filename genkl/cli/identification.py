@@ -138,9 +138,9 @@ def _plan(request: Request) -> dict[str, Any]:
         steps = "read all rows; make a table of " + ", ".join(request.columns)
         memory += 3 * at_once + 24 * entries + 150 * source.rows
     if not request.streams or request.settings.beta == "auto":
-        memory += source.nbytes * (3 if source.from_logits else 1)
+        memory += entries * source.dtype.itemsize * (3 if source.from_logits else 1)
     if request.conforming is not None:
-        memory += 2 * request.conforming.nbytes
+        memory += 2 * 8 * request.conforming.rows * source.num_classes
     writes = "stdout" if request.options.out in (None, "-") else request.options.out
     return {"steps": steps, "writes": writes, "estimated_memory_mb": round(memory / mebi)}
 

@@ -31,6 +31,9 @@ FORMATS = (".npy", ".csv", ".parquet")
 BATCH_ENTRIES = 1 << 22
 """Entries of predictions that are read at a time where the caller does not care."""
 
+PARTS = 16
+"""Parts that a batch of a table is read in: small ones stay in a core's cache."""
+
 ROWS_LOOKED_AT, NAMES_SHOWN = 4096, 12
 """For a message."""
 
@@ -96,8 +99,7 @@ class Table:
         import pyarrow as pa
 
         is_read = isinstance(self.content, pa.Table)
-        table = self.content if is_read else self.content.read(columns=[name])
-        column = table.column(name)
+        column = (self.content if is_read else self.content.read(columns=[name])).column(name)
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         return column.to_pandas().to_numpy()
@@ -298,26 +300,25 @@ class Predictions:
     def __str__(self) -> str:
         return self.argument
 
-    @property
-    def nbytes(self) -> int:
-        """Size of all rows."""
-        return self.rows * self.num_classes * self.dtype.itemsize
-
     def batches(self, height: int | None = None) -> Iterator[np.ndarray]:
         """The rows in their order, shape (height, k) each, or fewer at the end.
 
-        Those of an array are mapped, each batch anew, so that pages that were read don't stay.
+        The height is rounded up to a multiple of 16. Those of an array are mapped, each batch anew,
+        so that pages that were read don't stay.
         """
-        height, first = height or max(1, BATCH_ENTRIES // max(1, self.num_classes)), 0
+        height = height or max(1, BATCH_ENTRIES // max(1, self.num_classes))
+        step, first = -(-height // PARTS), 0
         if self.table is None:
-            starts = range(0, self.rows, height)
-            parts = (np.load(self.path, mmap_mode="r")[at : at + height] for at in starts)
+            starts = range(0, self.rows, step * PARTS)
+            batches = (np.load(self.path, mmap_mode="r")[at : at + step * PARTS] for at in starts)
         else:
-            parts = self.table.batches(self.columns, height)
-        for part in parts:
-            stored = part if self.table is None else self._matrix(part, first)
-            yield self._softmax(stored, first) if self.from_logits else stored
-            first += len(part)
+            read = enumerate(self.table.batches(self.columns, step))
+            parts = (self._matrix(part, number * step) for number, part in read)
+            some = iter(lambda: list(itertools.islice(parts, PARTS)), [])
+            batches = map(np.concatenate, some)
+        for batch in batches:
+            yield self._softmax(batch, first) if self.from_logits else batch
+            first, batch = first + len(batch), None  # or two would be in memory
 
     def read(self) -> np.ndarray:
         """All rows, shape (N, k); those of an array are mapped."""
@@ -557,13 +558,15 @@ def _readable(argument: str, path: Path, remedy: str) -> Iterator[None]:
 
 
 def _number_type(kind: pa.DataType) -> np.dtype | None:
-    """Of a column of numbers; integers, and what may be missing, become double precision."""
+    """Of a column of numbers; integers, and what may be missing, become double precision.
+
+    A column of a .csv without any value has the type null.
+    """
     from pyarrow import types
 
     if types.is_floating(kind):
         return np.dtype(kind.to_pandas_dtype())
-    is_number = types.is_integer(kind) or types.is_null(kind)  # null: a .csv without any value
-    return np.dtype(np.float64) if is_number else None
+    return np.dtype(np.float64) if types.is_integer(kind) or types.is_null(kind) else None
 
 
 def _first_text(values: np.ndarray) -> tuple[int, Any]:
@@ -571,6 +574,6 @@ def _first_text(values: np.ndarray) -> tuple[int, Any]:
     import pandas as pd
 
     column = pd.Series(values)
-    numbers = pd.to_numeric(column, errors="coerce")
-    row = int((numbers.isna() & column.notna()).to_numpy().argmax())
+    is_text = pd.to_numeric(column, errors="coerce").isna() & column.notna()
+    row = int(is_text.to_numpy().argmax())
     return row, values[row]

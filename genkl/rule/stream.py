@@ -184,6 +184,7 @@ def evaluate_batches(
             yield found if then is None else then(probs, found)
             first += len(probs)
             advance(len(probs))
+            del probs  # before the next are read
 
 
 def votes_from(

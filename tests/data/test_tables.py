@@ -30,7 +30,7 @@ def probs(tmp_path, monkeypatch):
     """The same predictions in every format, in files of several batches."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tables, "BATCH_ENTRIES", 7 * K)
-    monkeypatch.setattr(tables, "ROWS_LOOKED_AT", 6)
+    monkeypatch.setattr(tables, "ROWS_LOOKED_AT", 16)
     rng = np.random.default_rng(0)
     q = rng.dirichlet(np.ones(K), COUNT).astype(np.float32)
     np.save("p.npy", q)
@@ -61,7 +61,7 @@ LAYOUTS = {
 def test_every_format_has_the_same_rows_in_batches_of_one_height(probs, name, height):
     found = open_predictions(name, **LAYOUTS[name])
     batches = list(found.batches(height))
-    full = min(height or 7, COUNT)
+    full = min(-(-(height or 7) // 16) * 16, COUNT)
     assert [len(batch) for batch in batches[:-1]] == [full] * (len(batches) - 1)
     assert len(batches) == -(-COUNT // full)
     assert {batch.dtype for batch in batches} == {found.dtype}
@@ -69,7 +69,6 @@ def test_every_format_has_the_same_rows_in_batches_of_one_height(probs, name, he
     assert np.array_equal(np.concatenate(batches), read)
     assert np.array_equal(read.astype(np.float32), probs)
     assert (found.rows, found.num_classes) == probs.shape
-    assert found.nbytes == read.nbytes
 
 
 def test_columns_are_taken_by_name_and_in_order(probs):
