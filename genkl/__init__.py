@@ -148,6 +148,7 @@ _MOVED = {
     "book": "`python -m book`, in a checkout of the book",
     "bootstrap_interval": _STATISTICS.format("bootstrap_interval"),
     "choose": "genkl.rule.choose",
+    "compare": "genkl.evaluate, and benchmarks.statistics in a checkout of the book",
     "conformal": "genkl.rule.conformal",
     "delong_test": _STATISTICS.format("delong_test"),
     "divergence": "genkl.rule.divergence",

@@ -103,6 +103,13 @@ def test_bad_input_is_one_line_with_the_remedy(capsys, tmp_path, arguments, word
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_preset_must_be_named(capsys):
+    with pytest.raises(SystemExit) as done:
+        main(["run", "--rounds", "1"])
+    assert done.value.code == 2
+    assert "required: --preset" in capsys.readouterr().err
+
+
 def test_a_data_set_that_is_not_here_is_said_with_how_to_get_it(capsys):
     said = one_error(capsys, "run", "--preset", "clothing1m", "--data-root", "nowhere")
     assert "Clothing1M" in said

@@ -170,9 +170,10 @@ def test_verified_images_keep_the_budget():
 
 
 def test_a_reference_image_is_no_neighbour_of_itself():
-    features = np.eye(8)
-    found = assess(np.full((8, 2), [0.99, 0.01]), np.zeros(8, int), features=features, alpha=0.5)
-    np.testing.assert_allclose(found.table["distance"], 1)
+    for count in (2, 8):
+        probs, labels = np.full((count, 2), [0.99, 0.01]), np.zeros(count, int)
+        found = assess(probs, labels, features=np.eye(count), alpha=0.5)
+        np.testing.assert_allclose(found.table["distance"], 1)
 
 
 @pytest.mark.parametrize(
