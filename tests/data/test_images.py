@@ -115,6 +115,8 @@ def test_collections_can_be_joined_chosen_from_and_blended(files):
     joined = JoinedImages([files, memory])
     assert len(joined) == 11
     assert (joined.read(9) == 102).all()
+    assert joined.name(8) == "image 0 in memory"  # the first of the second
+    assert joined.name(7) == files.name(7)
     chosen = joined.take([10, 7]).take([1, 0])
     assert "image,7" in chosen.name(0)
     assert chosen.fingerprint(1) == memory.fingerprint(2)

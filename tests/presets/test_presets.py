@@ -1,6 +1,7 @@
 """The paper's settings, held against a table typed from the scripts; and what is done with them."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -220,3 +221,16 @@ def test_every_departure_of_a_preset_is_a_switch():
     assert MINI_WEBVISION.departures == Published.MINI_WEBVISION
     together = Published.CLOTHING1M | Published.FOOD101N | Published.MINI_WEBVISION
     assert set(together) == set(Published)
+
+
+def test_each_phase_counts_epochs_over_its_own_data():
+    sized = SimpleNamespace(num_classes=14, name="sized", noisy=range(6400), clean=range(640))
+    config = CLOTHING1M.config(sized)
+    phases = (config.pretrain, config.train, config.finetune)
+    assert [phase.steps for phase in phases] == [30 * 20, 20 * 200, 25 * 20]
+    assert [phase.eval_every for phase in phases] == [20, 200, 20]
+    assert config.train.clean_batch_size == 32
+    unverified = MINI_WEBVISION.config(SimpleNamespace(**vars(sized) | {"num_classes": 50}))
+    phases = (unverified.pretrain, unverified.train, unverified.finetune)
+    assert [phase.steps for phase in phases] == [10 * 200, 300 * 200, 50 * 200]
+    assert unverified.train.clean_batch_size is None
