@@ -25,7 +25,7 @@ MOVED = {
     "genkl.kinds": "genkl.rule.kinds",
     "genkl.models": "genkl.networks",
     "genkl.pipeline": "genkl.learn",
-    "genkl.pipeline.members": "genkl.learn.members",
+    "genkl.pipeline.members": "genkl.learn.iteration",
     "genkl.train": "genkl.learn",
 }
 """Modules that records name and that have another name now."""

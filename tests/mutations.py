@@ -61,7 +61,11 @@ MUTATIONS = (
         ("planting", "data"),
     ),
     Mutation("counts[most_cut] += 1", "counts[most_cut] += 0", ("planting",)),
-    Mutation("elif stop_early:", "elif not stop_early:", ("pipeline",)),
+    Mutation(
+        "stop_early:\n                break",
+        "stop_early is None:\n                break",
+        ("pipeline",),
+    ),
     Mutation("return (total / count)", "return (total)", ("pipeline", "models")),
     Mutation("- 2 * xlogy(middle, middle)", "- xlogy(middle, middle)", ("detectors",)),
     Mutation(
