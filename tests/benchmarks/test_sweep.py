@@ -516,7 +516,7 @@ def test_workers_that_would_give_other_numbers_are_refused(tmp_path, log):
     distributed = pytest.importorskip("distributed")
     options = {"processes": False, "n_workers": 1, "threads_per_worker": 2}
     with (
-        distributed.LocalCluster(dashboard_address=None, **options) as cluster,
+        distributed.LocalCluster(dashboard_address=":0", **options) as cluster,
         pytest.raises(WorkerError, match="2 threads; start it with --nthreads 1"),
     ):
         sweep(cells_of(log), tmp_path / "kept", cluster=cluster)
