@@ -43,6 +43,7 @@ test: $(VENV)/.installed-test ## Lint, and run every test, the rendered book's i
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.house
 	$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
 	OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n auto --dist loadgroup
 
