@@ -69,11 +69,10 @@ def combination(
             f"{'rows' if groups is None else 'groups'} on one side; ask for fewer folds"
         )
     ranks = (rankdata(scores, axis=0) - 0.5) / len(scores)
-    if groups is None:
-        parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(ranks, is_nc)
-    else:
-        division = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-        parts = division.split(ranks, is_nc, units)
+    division = StratifiedKFold if groups is None else StratifiedGroupKFold
+    parts = division(folds, shuffle=True, random_state=seed).split(
+        ranks, is_nc, None if groups is None else units
+    )
     mixed = np.empty(len(ranks))
     for fitted, held_out in parts:
         if is_nc[fitted].all() or not is_nc[fitted].any():
