@@ -8,6 +8,7 @@ the score is the critical alpha and the threshold is alpha itself.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from genkl.checks import Array, as_arrays, as_float64, check_positive, check_probabilities
 from genkl.rule.conformal import threshold_for_budget
@@ -76,8 +77,7 @@ def identify_nc(
     conforming_probs: Array | None = None,
     max_flag_rate: float = 0.05,
     confidence: float | None = None,
-    num_threads: int | None = None,
-    progress: bool = False,
+    **computing: Any,
 ) -> Array:
     r"""Flag the non-conforming instances.
 
@@ -99,8 +99,8 @@ def identify_nc(
             labels that none of them was trained on, shape (m, k).
         max_flag_rate: for "auto", the share of conforming instances that may be flagged.
         confidence: for "auto", see `threshold_for_budget`.
-        num_threads: on the CPU; None uses every core. The result does not depend on it.
-        progress: show a bar.
+        computing: ``num_threads`` on the CPU (None uses every core; the result does not depend on
+            it), and ``progress=True`` to show a bar.
 
     Returns:
         Boolean mask of shape (N,); the same kind of array as pred_probs.
@@ -125,12 +125,12 @@ def identify_nc(
                 "instances with verified labels, or a number for alpha"
             )
         check_rows(conforming_probs)
-        conforming = evaluate(conforming_probs, rule, num_threads=num_threads)
+        conforming = evaluate(conforming_probs, rule, num_threads=computing.get("num_threads"))
         threshold = threshold_for_budget(conforming, max_flag_rate, confidence=confidence)
-        scores = evaluate(pred_probs, rule, num_threads=num_threads, progress=progress)
+        scores = evaluate(pred_probs, rule, **computing)
         return flag_above(scores, threshold)
     check_positive("alpha", alpha, "; raise it to flag fewer instances, lower it to flag more")
-    return evaluate(pred_probs, rule, alpha, num_threads=num_threads, progress=progress)
+    return evaluate(pred_probs, rule, alpha, **computing)
 
 
 def entropy_score(pred_probs: Array) -> Array:
