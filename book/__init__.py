@@ -1,0 +1,1 @@
+"""The book: its pages, Sphinx extensions (`_ext`), and the machine that makes it."""

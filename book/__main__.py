@@ -53,18 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     execution = command("execute", _execute, "execute the notebooks that are stale")
     execution.add_argument("names", nargs="*", metavar="NAME", help="notebooks (default: all)")
     execution.add_argument("--force", action="store_true", help="also those that are not stale")
-    chapter = command("chapter", _chapter, "re-execute one chapter, with changed parameters")
-    chapter.add_argument("name", metavar="NAME", help="a notebook, such as 1_geometry")
-    chapter.add_argument(
-        "-p",
-        dest="changes",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("KEY", "VALUE"),
-        help="a parameter and its value; can be repeated",
-    )
-    chapter.add_argument("--reset", action="store_true", help="forget this chapter's changes")
+    _add_changes(command("chapter", _chapter, "re-execute one chapter, with changed parameters"))
     rendering = command("render", _render, "execute, then build _build/html")
     rendering.add_argument(
         "--audience",
@@ -84,6 +73,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     command("online", _online, "write Colab's first cell into the notebooks")
     return parser
+
+
+def _add_changes(chapter: argparse.ArgumentParser) -> None:
+    chapter.add_argument("name", metavar="NAME", help="a notebook, such as 1_geometry")
+    chapter.add_argument(
+        "-p",
+        dest="changes",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("KEY", "VALUE"),
+        help="a parameter and its value; can be repeated",
+    )
+    chapter.add_argument("--reset", action="store_true", help="forget this chapter's changes")
 
 
 def _execute(project: Project, options: argparse.Namespace) -> int:

