@@ -139,8 +139,7 @@ def extract_features(
     missing = readable[~known[readable]]
     if len(missing):
         del features  # a second time as much memory; they are read again
-        _, first = np.unique(digests[missing], return_index=True)
-        order = np.sort(missing[first])
+        order = np.sort(missing[np.unique(digests[missing], return_index=True)[1]])
         batch_size, num_workers = _suited(computing, device, images, len(order))
         batches = image_batches(
             images,
