@@ -80,8 +80,9 @@ class Setup:
 
     def new_model(self, round_index: int, member: int) -> nn.Module:
         """A model whose first weights depend on the seed, the round and the member alone."""
-        shape = self.dataset.input_shape
-        if self.transforms[1] is not None:
+        if self.transforms[1] is None:
+            shape = self.dataset.input_shape
+        else:
             probe = torch.zeros(3, PROBE_SIDE, PROBE_SIDE, dtype=torch.uint8)
             shape = tuple(self.transforms[1](probe).shape)
         seed = self.seed_of(round_index, member, 0)

@@ -23,7 +23,7 @@ def started(processes, folder):
     command += ["--nproc-per-node", str(processes), str(WORKER), str(folder)]
     done = subprocess.run(
         command,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(WORKER.parents[1])},
         capture_output=True,
         text=True,
         timeout=600,

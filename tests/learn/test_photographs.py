@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.test_open_datasets import NEEDS, write_clothing
+from tests.data.test_open_datasets import NEEDS, write_clothing
 from torch import nn
 
 from genkl import (
