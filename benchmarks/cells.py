@@ -14,7 +14,7 @@ import numpy as np
 
 Settings = Mapping[str, Any]
 ADDED = ("seconds", "key", "cell")
-"""Columns that `gather` adds; neither settings nor results can have these names."""
+"""Columns that `benchmarks.sweep.gather` adds; no setting or result can have these names."""
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -29,7 +29,7 @@ class Cell(Mapping[str, Any]):
 
     Raises:
         TypeError: a value that JSON hasn't, or a name that no argument can have.
-        ValueError: NaN or infinity, a column that `gather` adds, or no settings.
+        ValueError: NaN or infinity, a column that `benchmarks.sweep.gather` adds, or no settings.
     """
 
     text: str

@@ -146,7 +146,7 @@ class Engine:
 
     @property
     def is_plain(self) -> bool:
-        """Whether a step is PyTorch's own: one process, full precision, nothing compiled.
+        """Whether PyTorch alone takes a step, in one process, full precision, nothing compiled.
 
         Then Fabric is left out: it would change no number, and load the compiler (seconds).
         """

@@ -117,7 +117,7 @@ class Table:
 
     @property
     def unit_bytes(self) -> int:
-        """Size of what can only be read at once: all of a .csv, a row group of a .parquet."""
+        """Bytes that can only be read at once, those of a .csv or of a row group of a .parquet."""
         if self.path.suffix != ".parquet":
             return self.content.nbytes
         about = self.content.metadata

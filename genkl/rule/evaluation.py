@@ -94,7 +94,7 @@ class SampledRule:
 
     @functools.cached_property
     def ceiling(self) -> np.ndarray:
-        """Least weight of each class, (k,): log q times it is never below the largest ratio."""
+        """Least weights of the classes, (k,); log q times them is never below the largest ratio."""
         least = self.weights.min(axis=0)
         return np.full_like(least, least.min()) if self.permutation_invariant else least
 

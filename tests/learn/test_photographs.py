@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.data.test_open_datasets import NEEDS, write_clothing
 from torch import nn
 
 from genkl import (
@@ -18,6 +17,7 @@ from genkl import (
     small_cnn,
 )
 from genkl.features import Backbone
+from tests.data.test_open_datasets import NEEDS, write_clothing
 from tests.official_trees import write_clothing1m, write_food101, write_food101n
 
 TINY = replace(
