@@ -488,7 +488,7 @@ def three_term_loss(
         targets: shape (B, k).
         roles: shape (B,), see `Role`.
         weights: of (CLEAN, NON_NC, NC).
-        losses: the row loss of each role.
+        losses: the row loss of each role that occurs.
         mixing: as drawn by `mixup`, on the device of the logits.
         kept_part: the part of each target that mixing leaves with its row, shape (B, k), see
             `Relabelled`; None lends whole targets.
@@ -508,15 +508,16 @@ def three_term_loss(
     """
     rows = slice(None) if own is None else own
     per_row = logits.new_zeros(len(logits))
-    for loss in dict.fromkeys(losses.values()):
-        mine = _any_of(roles, [role for role in Role if losses[role] is loss])
+    different = list(dict.fromkeys(losses.values()))
+    for loss in different:
+        if len(different) == 1:  # it is every row's
+            per_row = _costs(loss, logits, targets, mixing, kept_part, own)
+            break
+        mine = _any_of(roles, [role for role, its in losses.items() if its is loss])
         # A row of another role may have no finite loss under this one (log of a zero target), so
         # its target is replaced before the loss sees it: 0 * inf would poison the gradient.
         own_targets = torch.where(mine[:, None], targets, 1.0)
-        if mixing is None:
-            cost = loss(logits, own_targets[rows])
-        else:
-            cost = mixing.cost(loss, logits, own_targets, kept_part, own)
+        cost = _costs(loss, logits, own_targets, mixing, kept_part, own)
         per_row = torch.where(mine[rows], cost, per_row)
     # Not F.one_hot, which looks at the values of the roles.
     of_role = roles[:, None] == torch.arange(len(Role), device=roles.device)
@@ -527,6 +528,20 @@ def three_term_loss(
     means = sums.squeeze(-2) / counts.clamp(min=1)
     total = sum(weight * mean for weight, mean in zip(weights, means.unbind(-1), strict=True))
     return total.sum(), means.detach()
+
+
+def _costs(
+    loss: RowLoss,
+    logits: Tensor,
+    targets: Tensor,
+    mixing: Mixing | None,
+    kept_part: Tensor | None,
+    own: slice | None,
+) -> Tensor:
+    """A row loss of every row given, mixed or not; shape (B,)."""
+    if mixing is not None:
+        return mixing.cost(loss, logits, targets, kept_part, own)
+    return loss(logits, targets if own is None else targets[own])
 
 
 def _any_of(roles: Tensor, wanted: list[Role]) -> Tensor:

@@ -243,6 +243,9 @@ class _Training:
             start=self.step,
         )
         self.layout = layout_of(self.model)
+        believes = self.how.clean_threshold is not None
+        occurring = {*self.examples.roles.tolist()} | ({int(Role.CLEAN)} if believes else set())
+        self.losses = {r: loss for r, loss in self.how.losses.items() if int(r) in occurring}
         self.every_role = torch.arange(len(Role), device=self.engine.device)
         self.wrapped, optimizer = self.engine.prepare(self.model, self.optimizer)
         checkpoint, last = self.how.checkpoint, self.phase.steps
@@ -268,7 +271,7 @@ class _Training:
             batch.targets,
             batch.roles,
             self.how.weights,
-            losses=self.how.losses,
+            losses=self.losses,
             mixing=batch.mixing,
             kept_part=batch.kept_part,
             own=self.engine.own(len(batch.roles)) if self.processes > 1 else None,
