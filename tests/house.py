@@ -189,15 +189,15 @@ def measures() -> list[Measure]:
     puzzling, vague = riddles(house), named(house, "one")
     step = training_step()
     return [
-        Measure("code lines of genkl/", lines, 8_000, 8_000),
+        Measure("code lines of genkl/", lines, 8_000, 11_550),
         Measure(
-            "code lines of everything but tests", sum(len(m.lines) for m in house), 13_000, 13_000
+            "code lines of everything but tests", sum(len(m.lines) for m in house), 13_000, 17_350
         ),
         Measure(
             "characters in a code line of genkl/",
             round(sum(m.characters for m in package) / lines, 1),
             37,
-            37.5,
+            38.5,
         ),
         Measure("largest file (code lines)", largest[0], 350, 350, largest[1]),
         Measure("longest function (code lines)", *max(functions)[:1], 45, 45, max(functions)[1]),
@@ -217,7 +217,7 @@ def main() -> int:
     width = max(len(row.name) for row in rows)
     print(f"{'':{width}} {'found':>8} {'aim':>8} {'limit':>8}")
     for row in rows:
-        mark = "  TOO MUCH" if row.found > row.limit else ""
+        mark = "  TOO MUCH" if row.found > row.limit else "  above the aim" * (row.found > row.aim)
         print(f"{row.name:{width}} {row.found:8,} {row.aim:8,} {row.limit:8,}{mark}  {row.where}")
     return int(any(row.found > row.limit for row in rows))
 

@@ -27,10 +27,11 @@ EXCEPTIONS = {
     ),
 }
 
-RUN_AXE = """async () => {
+RUN_AXE = """async (rules) => {
   // A theme fades in: half-way colours are nobody's.
   document.getAnimations().forEach((one) => one.finish());
-  const found = await axe.run(document, {resultTypes: ['violations']});
+  const runOnly = rules === null ? undefined : rules;
+  const found = await axe.run(document, {resultTypes: ['violations'], runOnly});
   return found.violations
     .filter((one) => ['serious', 'critical'].includes(one.impact))
     .flatMap((one) => one.nodes.map((node) => [one.id, node.target.join(' '), node.html]));
@@ -89,9 +90,11 @@ def test_alternative_texts_and_names_of_figures_differ() -> None:
 def test_axe_finds_nothing_serious(reader: Reader, name: str, theme: str) -> None:
     page = reader.open(name, theme=theme)
     page.evaluate(AXE)
+    # What isn't about colours is the same in both themes.
+    rules = None if theme == "light" else ["color-contrast", "link-in-text-block"]
     left = [
         (rule, target, html)
-        for rule, target, html in page.evaluate(RUN_AXE)
+        for rule, target, html in page.evaluate(RUN_AXE, rules)
         if not any(rule == one and part in target + html for one, part in EXCEPTIONS)
     ]
     assert left == []
