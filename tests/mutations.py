@@ -36,7 +36,9 @@ class Mutation:
 
 MUTATIONS = (
     Mutation(
-        "axis=-1) - alpha * _entropy(xp, p)", "axis=-1) + alpha * _entropy(xp, p)", ("divergence",)
+        "axis=-1) - alpha * unchecked_entropy(xp, p)",
+        "axis=-1) + alpha * unchecked_entropy(xp, p)",
+        ("divergence",),
     ),
     Mutation(
         "dominant = q >= dominance_threshold(",
@@ -77,9 +79,9 @@ MUTATIONS = (
         "if metadata.get(CHECKSUM) != ", "if False and metadata.get(CHECKSUM) != ", ("storage",)
     ),
     Mutation(
-        '"false_flags": _share(is_flagged, ~is_nc)',
-        '"false_flags": _share(is_flagged, is_nc)',
-        ("compare", "pipeline", "evaluate"),
+        '"false_flags": precision_recall_f1(is_flagged, ~is_nc)',
+        '"false_flags": precision_recall_f1(is_flagged, is_nc)',
+        ("evaluate", "pipeline"),
     ),
     Mutation(
         "search.kneighbors(features)[0][:, -1]", "search.kneighbors(features)[0][:, 0]", ("kinds",)

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from genkl import Examples, Phase, Role, fit, linear_head, small_cnn
 from genkl.data.base import make_split
+from genkl.learn.phase import Schedule, make_optimizer
 from genkl.networks import default_model, seeded_model
 from genkl.predict import predict_logits, predict_probs
 
@@ -168,3 +170,15 @@ def test_default_model_fits_the_input_and_says_what_it_expects():
         small_cnn((8, 8), 4)
     with pytest.raises(ValueError, match="input_shape"):
         linear_head((1, 8, 8), 4)
+
+
+def test_a_plateau_lowers_the_rate_to_a_tenth():
+    phase = Phase(steps=10, learning_rate=0.5, schedule="plateau", patience=1)
+    optimizer = make_optimizer(nn.Linear(2, 2), phase)
+    schedule = Schedule(optimizer, phase)
+    rates = []
+    for val_loss in (1.0, 0.9, 0.95, 0.95, 0.95):
+        schedule.after_step()
+        schedule.after_evaluation(val_loss)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.5, 0.5, 0.5, 0.05, 0.05])
