@@ -344,17 +344,19 @@ class Mixing:
             own: the rows that logits belong to, see `three_term_loss`; then the result has as
                 many.
         """
-        keep = self.keep.to(logits.dtype)
-        lent = targets if kept_part is None else targets - kept_part
-        lent = lent.index_select(0, self.partner)
-        if kept_part is not None:
-            lent = lent + kept_part
+        keep, lent = self.keep.to(logits.dtype), self.lent(targets, kept_part)
         if own is not None:
             keep, targets, lent = keep[own], targets[own], lent[own]
         # One call for both, since a small model's step is mostly calls.
         both = loss(torch.cat([logits, logits]), torch.cat([targets, lent]))
         of_own, of_lent = both.chunk(2)
         return keep * of_own + (1 - keep) * of_lent
+
+    def lent(self, targets: Tensor, kept_part: Tensor | None) -> Tensor:
+        """The target lent to each row, its own kept part included; shape (B, k), see `cost`."""
+        if kept_part is None:
+            return targets.index_select(0, self.partner)
+        return (targets - kept_part).index_select(0, self.partner) + kept_part
 
 
 def mixup(roles: np.ndarray, mixup_alpha: float, rng: np.random.Generator) -> Mixing | None:

@@ -24,9 +24,10 @@ Agrees = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Draw:
-    """The rows of one batch, shape (B,), over all processes, and how they are mixed."""
+    """The rows of one batch, over all processes, their roles, both (B,), and how they are mixed."""
 
     rows: np.ndarray
+    roles: np.ndarray
     mixing: Mixing | None
 
 
@@ -58,7 +59,7 @@ def _all_batches(roles: np.ndarray, phase: Phase, seed: int, mixup_alpha: float)
         parts = [shuffled(rows, size, rng) for rows, size in sizes if len(rows)]
     while True:
         rows = np.concatenate([next(part) for part in parts])
-        yield Draw(rows, mixup(roles[rows], mixup_alpha, rng))
+        yield Draw(rows, roles[rows], mixup(roles[rows], mixup_alpha, rng))
 
 
 def shuffled(rows: np.ndarray, batch_size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -80,6 +81,7 @@ class Batch:
         roles: shape (M B,).
         mixing: of targets, as of inputs; None where nothing is mixed.
         kept_part: see `Examples`, shape (M B, k), or None.
+        draw: what the batch was made from, on the host.
     """
 
     inputs: Tensor
@@ -87,6 +89,7 @@ class Batch:
     roles: Tensor
     mixing: Mixing | None
     kept_part: Tensor | None
+    draw: Draw
 
 
 class Batches:
@@ -167,7 +170,8 @@ class Batches:
                 targets, roles = self._believe(unmixed, targets, roles, self.given[index])
                 mixing = self._mix_anew(step, roles)
             kept_part = None if self.kept_part is None else F.embedding(index, self.kept_part)
-            yield Batch(self._mixed(index, mixing, unmixed), targets, roles, mixing, kept_part)
+            inputs = self._mixed(index, mixing, unmixed)
+            yield Batch(inputs, targets, roles, mixing, kept_part, draw)
 
     def _own_rows(self, index: Tensor) -> Tensor:
         """This process's rows of the next batch (decoded) or of any (in memory), not mixed."""
@@ -229,4 +233,7 @@ def _side_by_side(streams: Sequence[Iterator[Draw]]) -> Iterator[Draw]:
         mixing = None
         if draws[0].mixing is not None:
             mixing = Mixing.join([draw.mixing for draw in draws])
-        yield Draw(np.concatenate([draw.rows for draw in draws]), mixing)
+        rows, roles = (
+            np.concatenate(parts) for parts in zip(*((d.rows, d.roles) for d in draws), strict=True)
+        )
+        yield Draw(rows, roles, mixing)

@@ -36,7 +36,8 @@ from genkl.learn.ensemble import (
 from genkl.learn.examples import Examples, has_large_images, layout_of
 from genkl.learn.phase import Phase, Schedule, make_optimizer
 from genkl.learn.result import FitResult
-from genkl.losses import PAPER_LOSSES, RowLoss, three_term_loss
+from genkl.learn.terms import batch_loss
+from genkl.losses import PAPER_LOSSES, RowLoss
 from genkl.predict import predict_logits
 from genkl.published import Published, check_published
 from genkl.relabel import Role
@@ -246,8 +247,8 @@ class _Training:
         believes = self.how.clean_threshold is not None
         occurring = {*self.examples.roles.tolist()} | ({int(Role.CLEAN)} if believes else set())
         self.losses = {r: loss for r, loss in self.how.losses.items() if int(r) in occurring}
-        self.every_role = torch.arange(len(Role), device=self.engine.device)
         self.wrapped, optimizer = self.engine.prepare(self.model, self.optimizer)
+        self.learned = [*self.model.parameters()]
         checkpoint, last = self.how.checkpoint, self.phase.steps
         self._set_mode()
         for batch in batches:
@@ -262,22 +263,19 @@ class _Training:
 
     def _take_step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
         """Learn from one batch: a forward pass for all roles, the loss, gradient and update."""
-        inputs, members = batch.inputs, len(self.models)
+        inputs = batch.inputs
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=self.layout)
-        counts = (batch.roles.view(members, -1, 1) == self.every_role).sum(dim=1)
-        loss, means = three_term_loss(
+        loss, means, counts = batch_loss(
             self.wrapped(inputs).float(),
-            batch.targets,
-            batch.roles,
+            batch,
             self.how.weights,
-            losses=self.losses,
-            mixing=batch.mixing,
-            kept_part=batch.kept_part,
-            own=self.engine.own(len(batch.roles)) if self.processes > 1 else None,
-            role_counts=counts,
+            self.losses,
+            members=len(self.models),
+            engine=self.engine,
         )
-        optimizer.zero_grad(set_to_none=True)
+        for weight in self.learned:  # optimizer.zero_grad does more, and takes its time
+            weight.grad = None
         # Gradients are averaged over processes, and each has only its part of every mean. A
         # member's weights have no part in another's loss: gradients don't meet in the sum.
         self.engine.backward(loss * self.processes)
