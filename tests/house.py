@@ -169,7 +169,8 @@ def training_step() -> list[str]:
         trainer.fit_together(heads, Examples.clean(split, 3), phase, split, seeds=[0, 1])
     finally:
         trainer._Training._take_step = step
-    return sorted({*files, "learn/batches.py"})  # where the step's batch comes from
+    # Where the batch comes from; and not the engine, which moves tensors and knows no training.
+    return sorted({*files, "learn/batches.py"} - {"engine.py"})
 
 
 def measures() -> list[Measure]:
@@ -189,9 +190,9 @@ def measures() -> list[Measure]:
     puzzling, vague = riddles(house), named(house, "one")
     step = training_step()
     return [
-        Measure("code lines of genkl/", lines, 8_000, 11_550),
+        Measure("code lines of genkl/", lines, 8_000, 11_600),
         Measure(
-            "code lines of everything but tests", sum(len(m.lines) for m in house), 13_000, 17_350
+            "code lines of everything but tests", sum(len(m.lines) for m in house), 13_000, 17_400
         ),
         Measure(
             "characters in a code line of genkl/",

@@ -28,6 +28,7 @@ from genkl.learn.checkpoint import Checkpoint, pack_optimizer, unpack_optimizer
 from genkl.learn.ensemble import (
     Ensemble,
     as_one,
+    batch_loss,
     ensemble_logits,
     load_state,
     obstacle,
@@ -36,7 +37,6 @@ from genkl.learn.ensemble import (
 from genkl.learn.examples import Examples, has_large_images, layout_of
 from genkl.learn.phase import Phase, Schedule, make_optimizer
 from genkl.learn.result import FitResult
-from genkl.learn.terms import batch_loss
 from genkl.losses import PAPER_LOSSES, RowLoss
 from genkl.predict import predict_logits
 from genkl.published import Published, check_published
