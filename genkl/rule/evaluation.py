@@ -33,11 +33,11 @@ from genkl.checks import (
 from genkl.provenance import usable_cores
 from genkl.rule.divergence import dominance_threshold, entropy
 
-BLOCK_ENTRIES = 1 << 17
+BLOCK_ENTRIES = 1 << 18
 """Entries of a block: few enough for a core's own cache, and enough for two threads to spend
 their time computing rather than waiting for the interpreter."""
 
-BLOCKS_PER_STRIP = 8
+BLOCKS_PER_STRIP = 4
 """Blocks that a thread takes at a time, and that a memory-mapped file is mapped for."""
 
 GPU_BLOCK_ENTRIES = 1 << 24
@@ -229,7 +229,11 @@ def evaluate_block(block: Array, rule: SampledRule, alpha: float | None, first_r
     # Only predictions that could be flagged meet every vector.
     ceiling = xp.asarray(rule.ceiling, dtype=dtype, **where)
     (rows,) = xp.nonzero(logs @ ceiling >= alpha * (1 - 2 * rounding))
-    found = _largest_ratios(logs[rows], weights, rule)
+    if 2 * len(rows) > len(block):  # then picking them out takes longer than it saves
+        rows = xp.arange(len(block), **where)
+    else:
+        logs = logs[rows]
+    found = _largest_ratios(logs, weights, rule)
     votes = xp.zeros(len(block), dtype=xp.bool, **where)
     votes[rows] = found >= alpha
     near = rows[xp.abs(found - alpha) <= rounding * alpha]
