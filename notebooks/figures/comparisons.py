@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 
 from genkl.plots import BLACK, GREY, method_color
@@ -40,21 +41,13 @@ def _plot_table(
     ax: Axes, table: pd.DataFrame, digits: str, colors: str, limits: tuple[float, float]
 ) -> Axes:
     """A table with its numbers in coloured cells; NaN stays empty."""
-    edges = {"edgecolors": "white", "linewidth": 1}
-    mesh = ax.pcolormesh(table.to_numpy(), cmap=colors, vmin=limits[0], vmax=limits[1], **edges)
-    for (row, column), value in np.ndenumerate(table.to_numpy()):
-        if not np.isnan(value):
-            red, green, blue, _ = mesh.to_rgba(value)
-            is_light = 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.45
-            middle = {"ha": "center", "va": "center", "color": BLACK if is_light else "white"}
-            ax.text(column + 0.5, row + 0.5, f"{value:{digits}}", fontsize=10, **middle)
-    ax.invert_yaxis()
+    options = {"annot": True, "annot_kws": {"fontsize": 10}, "linewidths": 1, "cbar": False}
+    sns.heatmap(table, ax=ax, cmap=colors, vmin=limits[0], vmax=limits[1], fmt=digits, **options)
+    ax.set(xlabel="", ylabel="")
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
-    ax.grid(visible=False)
-    ax.spines[:].set_visible(False)
-    ax.set_xticks(np.arange(table.shape[1]) + 0.5, table.columns, rotation=35, ha="left")
-    ax.set_yticks(np.arange(table.shape[0]) + 0.5, table.index)
+    ax.set_xticks(ax.get_xticks(), ax.get_xticklabels(), rotation=30, ha="left")
+    ax.set_yticks(ax.get_yticks(), ax.get_yticklabels(), rotation=0)
     return ax
 
 
