@@ -509,12 +509,11 @@ def three_term_loss(
     Source: loss of arXiv 2307.09810, equation :eq:`eq-three-term`.
     """
     rows = slice(None) if own is None else own
-    per_row = logits.new_zeros(len(logits))
     different = list(dict.fromkeys(losses.values()))
+    per_row = logits.new_zeros(len(logits))
+    if len(different) == 1:  # it is every row's
+        per_row = _costs(different.pop(), logits, targets, mixing, kept_part, own)
     for loss in different:
-        if len(different) == 1:  # it is every row's
-            per_row = _costs(loss, logits, targets, mixing, kept_part, own)
-            break
         mine = _any_of(roles, [role for role, its in losses.items() if its is loss])
         # A row of another role may have no finite loss under this one (log of a zero target), so
         # its target is replaced before the loss sees it: 0 * inf would poison the gradient.

@@ -38,3 +38,13 @@ def browser() -> Iterator[object]:
         opened = playwright.chromium.launch(executable_path=executable, args=flags)
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def ax():
+    """Axes to draw into, closed afterwards."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots()
+    yield axes
+    plt.close(figure)

@@ -6,31 +6,13 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from drawn import FRAME, SCORES, TRUTH
 from matplotlib.colors import to_hex, to_rgba
 
-from genkl import Kind, Truth, plots
-
-TRUTH = Truth(np.repeat([0, 1, 2, 3], 5), np.zeros(20, dtype=int), "by hand")
-SCORES = np.linspace(0, 1, 20)
-FRAME = pd.DataFrame(
-    {
-        "method": ["GenKL", "GenKL", "given labels", "given labels"],
-        "seed": [0, 1, 0, 1],
-        "index": [1, 2, 1, 2],
-        "test_accuracy": [0.9, 0.94, 0.8, 0.8],
-    }
-)
-
-
-@pytest.fixture
-def ax():
-    figure, axes = plt.subplots()
-    yield axes
-    plt.close(figure)
+from genkl import Kind, plots
 
 
 def test_the_book_style_stays_in_the_process_and_needs_matplotlib(monkeypatch):

@@ -245,7 +245,9 @@ class _Training:
         )
         self.layout = layout_of(self.model)
         believes = self.how.clean_threshold is not None
-        occurring = {*self.examples.roles.tolist()} | ({int(Role.CLEAN)} if believes else set())
+        occurring = {*self.examples.roles.unique().tolist()} | (
+            {int(Role.CLEAN)} if believes else set()
+        )
         self.losses = {r: loss for r, loss in self.how.losses.items() if int(r) in occurring}
         self.wrapped, optimizer = self.engine.prepare(self.model, self.optimizer)
         self.learned = [*self.model.parameters()]

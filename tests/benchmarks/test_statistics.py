@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from judged import judged, signal
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
@@ -17,27 +18,6 @@ from benchmarks.statistics import bootstrap_interval, delong_test, paired_compar
 from genkl.evaluate import auroc, average_precision, precision_recall_f1, recall_at_share
 
 METRICS = (auroc, average_precision, recall_at_share, functools.partial(recall_at_share, share=0.3))
-
-
-def prove(**strategies):
-    """A property; without a deadline, since other work may share the machine."""
-    return lambda test: settings(deadline=None)(given(**strategies)(test))
-
-
-@st.composite
-def judged(draw, least=1):
-    """Scores with ties, and at least so many instances of either kind."""
-    kinds = draw(st.lists(st.booleans(), max_size=30)) + least * [True, False]
-    kinds = draw(st.permutations(kinds))
-    scores = draw(st.lists(st.integers(-3, 3), min_size=len(kinds), max_size=len(kinds)))
-    return np.array(scores) / 2, np.array(kinds)
-
-
-def signal(seed=0, count=300, strength=1.0, share=0.3, columns=1):
-    rng = np.random.default_rng(seed)
-    is_nc = rng.random(count) < share
-    scores = rng.normal(size=(columns, count)) + strength * is_nc
-    return (*scores, is_nc)
 
 
 @settings(deadline=None, max_examples=30)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from drawn import FRAME, SCORES, TRUTH
 from figures.comparisons import plot_condition, plot_over_base, plot_recall, plot_score_grid
 from figures.curves import plot_processes, plot_role_losses
 from figures.gradients import logit_gradients, plot_pushes
@@ -29,25 +30,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 
-from genkl import Kind, Truth, double_hot_loss, load_dataset, plots, soft_cross_entropy
-
-TRUTH = Truth(np.repeat([0, 1, 2, 3], 5), np.zeros(20, dtype=int), "by hand")
-SCORES = np.linspace(0, 1, 20)
-FRAME = pd.DataFrame(
-    {
-        "method": ["GenKL", "GenKL", "given labels", "given labels"],
-        "seed": [0, 1, 0, 1],
-        "index": [1, 2, 1, 2],
-        "test_accuracy": [0.9, 0.94, 0.8, 0.8],
-    }
-)
-
-
-@pytest.fixture
-def ax():
-    figure, axes = plt.subplots()
-    yield axes
-    plt.close(figure)
+from genkl import Kind, double_hot_loss, load_dataset, plots, soft_cross_entropy
 
 
 def test_looks_are_bars_that_fill_the_row(ax):
