@@ -45,7 +45,7 @@ test: $(VENV)/.installed-test ## Lint, and run every test, the rendered book's i
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.house
 	$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
-	OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n auto --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n auto
 
 serve: ## Show the rendered book on http://localhost:8000 (PORT=...)
 	@test -f _build/html/index.html || { echo "Nothing is rendered yet: make book"; exit 1; }

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,13 +15,17 @@ RENDERED_BOOK = ("test_accessibility", "test_rendered_book", "test_slides")
 """Modules that look at the same rendered book: one process builds it, and runs them all."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """A module stays in one process, so that what it sets up is made once."""
-    for item in items:
-        module = item.path.stem
-        group = "the rendered book" if module in RENDERED_BOOK else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByModule(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return "the rendered book" if Path(path).stem in RENDERED_BOOK else path
+
+    return ByModule(config, log)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import mmap
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -171,11 +173,13 @@ def _evaluate(
         count, dtype=xp.float64 if alpha is None else xp.bool, device=pred_probs.device
     )
 
+    work = Workspace()
+
     def evaluate_strip(start: int) -> int:
         strip = _rows(pred_probs, start, start + strips.step)
         for at in range(0, len(strip), height):
             block, first = strip[at : at + height], start + at
-            found = evaluate_block(block, rule, alpha, first_row + first)
+            found = evaluate_block(block, rule, alpha, first_row + first, work)
             result[first : first + len(block)] = found
         return len(strip)
 
@@ -200,7 +204,25 @@ def block_rows(num_classes: int, entries: int) -> int:
     return max(16, entries // num_classes // 16 * 16)
 
 
-def evaluate_block(block: Array, rule: SampledRule, alpha: float | None, first_row: int) -> Array:
+class Workspace(threading.local):
+    """A thread's large arrays, kept from block to block: memory that is handed out anew each time
+    is what threads wait for."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Array] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: object, like: Array) -> Array:
+        """An array to be overwritten; its content is whatever was there."""
+        size, kept = math.prod(shape), self.kept.get(name)
+        if kept is None or len(kept) < size:
+            kept = namespace(like).empty(size, dtype=dtype, device=like.device)
+            self.kept[name] = kept
+        return kept[:size].reshape(shape)
+
+
+def evaluate_block(
+    block: Array, rule: SampledRule, alpha: float | None, first_row: int, work: Workspace
+) -> Array:
     """`evaluate` of some rows at once, on the device where they are.
 
     Raises:
@@ -218,12 +240,18 @@ def evaluate_block(block: Array, rule: SampledRule, alpha: float | None, first_r
     dtype = block.dtype if xp is np and alpha is not None else xp.float64
     # Logarithms of all entries, a vector at a time, are faster than those of a few picked ones.
     # Where there are zeros, what lies below tau is raised to something positive first.
-    positive = block if smallest > 0 else xp.clip(block, rule.tau / 2, None)
-    logs = xp.log(xp.astype(positive, dtype, copy=False))
-    logs *= block >= rule.tau  # decided in the precision that the predictions are stored in
+    logs = work.array("logs", block.shape, dtype, block)
+    if smallest > 0 and dtype == block.dtype:
+        xp.log(block, out=logs)
+    else:
+        logs[:] = block
+        xp.log(logs if smallest > 0 else xp.clip(logs, rule.tau / 2, None, out=logs), out=logs)
+    # Decided in the precision that the predictions are stored in.
+    dominant = work.array("dominant", block.shape, xp.bool, block)
+    logs *= xp.greater_equal(block, rule.tau, out=dominant)
     weights = xp.asarray(rule.weights, dtype=dtype, **where)
     if alpha is None:
-        return _largest_ratios(logs, weights, rule)
+        return _largest_ratios(logs, weights, rule, work)
     # Relative error that a ratio may have here or in the scripts: k products and more.
     rounding = 2 * (block.shape[1] + 32) * float(xp.finfo(block.dtype).eps)
     # Only predictions that could be flagged meet every vector.
@@ -233,7 +261,7 @@ def evaluate_block(block: Array, rule: SampledRule, alpha: float | None, first_r
         rows = xp.arange(len(block), **where)
     else:
         logs = logs[rows]
-    found = _largest_ratios(logs, weights, rule)
+    found = _largest_ratios(logs, weights, rule, work)
     votes = xp.zeros(len(block), dtype=xp.bool, **where)
     votes[rows] = found >= alpha
     near = rows[xp.abs(found - alpha) <= rounding * alpha]
@@ -242,11 +270,12 @@ def evaluate_block(block: Array, rule: SampledRule, alpha: float | None, first_r
     return votes
 
 
-def _largest_ratios(logs: Array, weights: Array, rule: SampledRule) -> Array:
+def _largest_ratios(logs: Array, weights: Array, rule: SampledRule, work: Workspace) -> Array:
     xp = namespace(logs)
     if rule.permutation_invariant:
         logs = xp.sort(logs, axis=1)
-    return xp.max(weights @ logs.T, axis=0)
+    ratios = work.array("ratios", (len(weights), len(logs)), logs.dtype, logs)
+    return xp.max(xp.matmul(weights, logs.T, out=ratios), axis=0)
 
 
 def _rows(array: Array, start: int, stop: int) -> Array:

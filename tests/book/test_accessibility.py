@@ -1,5 +1,5 @@
-"""The rendered pages for everyone: axe-core in both themes, alternative texts, narrow screens,
-paper, and words that explain themselves."""
+"""The rendered pages for everyone: alternative texts, words and symbols that explain themselves,
+commands that follow their fields."""
 
 from __future__ import annotations
 
@@ -10,34 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
-from rendered_pages import CHAPTERS, PAGES, ROOT, Reader
+from rendered_pages import CHAPTERS, ROOT, Reader
 
 from book.machine.copies import up_to_date
 from book.machine.project import Project
 
-AXE = (Path(__file__).parent / "assets" / "axe.min.js").read_text("utf-8")
 PROJECT = Project(ROOT)
 BY_ITSELF = ("book/glossary", "book/notation")  # pages that define, and need no tips
-
-# (rule, part of the selector) -> why it stays. All others of these impacts are failures.
-EXCEPTIONS = {
-    ("label-content-name-mismatch", "theme-switch-button"): (
-        "the theme's button shows an icon for each mode and is labelled 'Color mode'; the icons' "
-        "characters come from a font and are no words"
-    ),
-}
-
-RUN_AXE = """async () => {
-  // A theme fades in: half-way colours are nobody's.
-  document.getAnimations().forEach((one) => one.finish());
-  const found = await axe.run(document, {resultTypes: ['violations']});
-  return found.violations
-    .filter((one) => ['serious', 'critical'].includes(one.impact))
-    .flatMap((one) => one.nodes.map((node) => [one.id, node.target.join(' '), node.html]));
-}"""
-
-every_page = pytest.mark.parametrize("name", PAGES)
-
 
 # --- Figures say what they show ------------------------------------------------------------------
 
@@ -78,65 +57,6 @@ def test_alternative_texts_and_names_of_figures_differ() -> None:
     for found in (texts, names):
         given = [one for one in found if one]
         assert len(set(given)) == len(given)
-
-
-# --- In the browser ------------------------------------------------------------------------------
-
-
-@pytest.mark.book
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@every_page
-def test_axe_finds_nothing_serious(reader: Reader, name: str, theme: str) -> None:
-    page = reader.open(name, theme=theme)
-    page.evaluate(AXE)
-    left = [
-        (rule, target, html)
-        for rule, target, html in page.evaluate(RUN_AXE)
-        if not any(rule == one and part in target + html for one, part in EXCEPTIONS)
-    ]
-    assert left == []
-
-
-@pytest.mark.book
-@every_page
-def test_every_picture_has_words(reader: Reader, name: str) -> None:
-    page = reader.open(name)
-    texts = page.eval_on_selector_all("article img", "all => all.map((one) => one.alt)")
-    for text in texts:
-        assert text
-        assert "/" not in text.split()[0], f"{text} is a file"
-
-
-@pytest.mark.book
-@every_page
-def test_nothing_scrolls_sideways_on_a_narrow_phone(
-    reader: Reader,
-    name: str,
-) -> None:
-    page = reader.open(name, width=360, height=740)
-    page.eval_on_selector_all("article details", "all => all.forEach((d) => { d.open = true; })")
-    width = page.evaluate(
-        "() => Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)"
-    )
-    assert width <= 360
-
-
-@pytest.mark.book
-@every_page
-def test_paper_shows_the_article_and_nothing_else(reader: Reader, name: str) -> None:
-    page = reader.open(name, width=718)  # A4 within its margins
-    page.emulate_media(media="print")
-    try:
-        shown = page.evaluate(
-            """() => ['.bd-sidebar-primary', '.bd-sidebar-secondary', '.bd-header-article',
-              '.prev-next-footer', '#gloss-tip'].filter((name) =>
-              [...document.querySelectorAll(name)].some((one) => one.checkVisibility()))"""
-        )
-        assert shown == []
-        assert page.locator("h1:visible").count() == 1
-        assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
-    finally:
-        page.emulate_media(media="screen")
 
 
 # --- Words and symbols explain themselves --------------------------------------------------------

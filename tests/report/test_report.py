@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_accessibility import AXE, RUN_AXE
+from rendered_pages import AXE, RUN_AXE
 
 from genkl import nc_score, threshold_for_budget, uniform_like_vectors
 from genkl.cli import main
