@@ -17,10 +17,10 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from genkl import __version__
-from genkl.data.images import ImageError, ImageFiles, Images
+from genkl.data.images import ImageError, ImageFiles, Images, upright
 from genkl.provenance import usable_cores
 from genkl.report.assessment import FINE, KINDS, WRONG, Assessment
 from genkl.report.table import no_class_name
@@ -219,6 +219,7 @@ def _draft(encoded: bytes) -> Image.Image | None:
             if image.mode != "RGB" or math.prod(image.size) > (Image.MAX_IMAGE_PIXELS or math.inf):
                 return None
             image.draft("RGB", (2 * SIDE, 2 * SIDE))
-            return ImageOps.exif_transpose(image)
-    except (UnidentifiedImageError, Image.DecompressionBombError):
+            image.load()
+            return upright(image, image)
+    except Exception:  # whatever it is, reading says so
         return None
