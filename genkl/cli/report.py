@@ -103,6 +103,8 @@ class TableOptions:
         features (FILE): .npy (N, d), to tell ambiguous from out of distribution by distance
             (default: by how much of the probability two classes hold, which tells little)
         from_logits: apply a softmax first (default: the rows are probabilities)
+        normalize: divide each row by its sum, such as where probabilities were rounded (default:
+            rows must sum to 1)
         conforming (FILE): predictions for instances known to conform that no model learned from;
             alpha is chosen by them (default: none)
     """
@@ -111,6 +113,7 @@ class TableOptions:
     images: str | None = None
     features: str | None = None
     from_logits: bool = False
+    normalize: bool = False
     conforming: str | None = None
 
 
@@ -318,7 +321,8 @@ def _of_table(path: Path, options: argparse.Namespace, criteria: dict[str, Any])
     if options.label_column and (labels is None or source.samefile(labels)):
         labels = source
         text[options.label_column] = "--label-column"
-    asked = {"from_logits": options.from_logits, "remedies": REMEDIES}
+    how = {"from_logits": options.from_logits, "normalize": options.normalize}
+    asked = {**how, "remedies": REMEDIES}
     predictions = open_predictions(
         source, "FOLDER_OR_TABLE", classes=options.classes, text=text, **asked
     )

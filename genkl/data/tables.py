@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
-FORMATS = (".npy", ".csv", ".tsv", ".parquet")
+FORMATS = (".npy", ".csv", ".parquet", ".tsv")
 MARKS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 """What may stand between the values of a line."""
 
@@ -160,15 +160,9 @@ def open_table(
         table = Table(path, argument, file.schema_arrow, file.metadata.num_rows, file)
     else:
         header = _header(path, argument)
-        parts = " ".join(header).split()
-        numbers = [float(part) for part in parts if _NUMBER.fullmatch(part)]
-        sums_to_1 = abs(sum(numbers) - 1) < 0.02 and len(numbers) > 1
-        if len(numbers) == len(parts) and (sums_to_1 or max(map(len, parts), default=0) > 8):
-            problem, remedy = (
-                "has no header, its first line holds numbers",
-                "write one, or a .npy file",
-            )
-            raise TableError(argument, problem, remedy)
+        if _holds_numbers(header):
+            problem = "has no header, its first line holds numbers,"
+            raise TableError(argument, problem, "write one, or a .npy file", 0)
         content = _read_csv(path, argument, header if text is None else text)
         table = Table(path, argument, content.schema, len(content), content)
     check_unique(argument, table.names)
@@ -613,6 +607,17 @@ def _header(path: Path, argument: str) -> list[str]:
             return next(filter(None, _csv_reader(file, _delimiter(path), "replace")), [])
         except csv.Error as error:
             raise TableError(argument, str(error), "correct it", line=1) from None
+
+
+def _holds_numbers(header: Sequence[str]) -> bool:
+    """Whether it is a row of a matrix: no names, and no whole numbers, by which classes are called.
+
+    Numbers such as 0.5 can be names, too, but hardly such that sum to 1, or of many digits.
+    """
+    parts = " ".join(header).split()
+    if all(map(str.isdecimal, parts)) or not all(map(_NUMBER.fullmatch, parts)):
+        return False
+    return abs(sum(map(float, parts)) - 1) < 0.02 or max(map(len, parts)) > 8
 
 
 def _first_lines(path: Path) -> list[str]:

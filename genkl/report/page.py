@@ -174,7 +174,7 @@ def _folder_url(images: Images | None, page: Path) -> str | None:
         relative = Path(os.path.relpath(root, here)).as_posix()
     except ValueError:  # another drive
         return f"{root.as_uri()}/"
-    return f"{quote(relative)}/"
+    return f"{quote(os.fsencode(relative))}/"
 
 
 # --- Thumbnails ----------------------------------------------------------------------------------
