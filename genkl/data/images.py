@@ -29,6 +29,10 @@ FINGERPRINT_BYTES = 16
 """Length of an image's content hash: collisions stay improbable beyond 10^18 images."""
 
 
+JPEG, DECODED = b"\xff\xd8", b"16 bits on white"
+"""How a JPEG begins; and what the fingerprints of others hold beside their bytes, so that features
+of what used to be decoded in another way are not taken from a cache."""
+
 ORIENTATION = 0x0112
 TURNS = dict(enumerate(map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), 2))
 """How an image is turned upright by what the EXIF tag says, 2 to 8; 1 is upright."""
@@ -142,7 +146,9 @@ class ImageFiles(Images):
         return decode_image(self.encoded(row), self.name(row))
 
     def fingerprint(self, row: int) -> bytes:
-        return hashlib.blake2b(self.encoded(row), digest_size=FINGERPRINT_BYTES).digest()
+        encoded = self.encoded(row)
+        salt = b"" if encoded.startswith(JPEG) else DECODED
+        return hashlib.blake2b(encoded, digest_size=FINGERPRINT_BYTES, salt=salt).digest()
 
 
 class ImageTensor(Images):

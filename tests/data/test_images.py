@@ -1,5 +1,6 @@
 """Images on disk: what is read is what is there, and what can't be read is said with its path."""
 
+import hashlib
 import io
 import os
 import pickle
@@ -225,6 +226,9 @@ def test_fingerprints_follow_content_not_name(files, tmp_path):
     (tmp_path / "copy.png").write_bytes(files.encoded(2))
     copy = ImageFiles(tmp_path, ["copy.png"])
     assert copy.fingerprint(0) == files.fingerprint(2) != files.fingerprint(3)
+    (tmp_path / "photo.jpg").write_bytes(noise_jpeg())
+    photo = ImageFiles(tmp_path, ["photo.jpg"])  # as in the caches of before
+    assert photo.fingerprint(0) == hashlib.blake2b(photo.encoded(0), digest_size=16).digest()
     pixels = ImageTensor(torch.arange(48, dtype=torch.uint8).reshape(2, 1, 6, 4))
     turned = ImageTensor(pixels.images.reshape(2, 1, 4, 6))
     assert pixels.fingerprint(0) != pixels.fingerprint(1)
