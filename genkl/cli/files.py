@@ -179,7 +179,10 @@ def _class_numbers(what: str, values: np.ndarray, predictions: Predictions) -> n
             f"has labels of shape {values.shape} and {predictions} has {predictions.rows} rows",
             "pass one label per row, in their order",
         )
-    texts = ["" if value is None or value != value else str(value).strip() for value in values]
+    import pandas as pd
+
+    known = zip(values, pd.isna(values), strict=True)
+    texts = ["" if is_missing else str(value).strip() for value, is_missing in known]
     if "" in texts:
         raise TableError(what, "has no label", "write one, or -1 for none", texts.index(""))
     names = predictions.classes or ()

@@ -321,7 +321,8 @@ def decode_image(encoded: bytes, name: str) -> Tensor:
     except ImageError:
         raise
     except Exception as error:  # a decoder may raise anything at damaged bytes
-        raise ImageError(name, f"damaged ({error or type(error).__name__})") from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(name, f"damaged ({reason})") from None
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 

@@ -349,7 +349,7 @@ class Predictions:
         """All rows, shape (N, k); those of an array are mapped."""
         if self.table is None and not (self.from_logits or self.normalize):
             return np.load(self.path, mmap_mode="r")
-        return np.concatenate([*self.batches()])
+        return np.concatenate([np.empty((0, self.num_classes), self.dtype), *self.batches()])
 
     @contextlib.contextmanager
     def named(self) -> Iterator[None]:
@@ -547,12 +547,13 @@ def _read_csv(
     with open(path, "rb") as file:
         encoding = _encoding(file)
     try:
-        return arrow.read_csv(
+        read = arrow.read_csv(
             path,
             arrow.ReadOptions(column_names=list(text) if lines else None, encoding=encoding),
             arrow.ParseOptions(delimiter=delimiter, **format),
             arrow.ConvertOptions(column_types=types, **options),
         )
+        return read.rename_columns(read.column_names)  # which may not be UTF-8
     except (ValueError, pa.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise _csv_error(path, argument, delimiter, reason) from error
@@ -646,7 +647,7 @@ _COMMA = re.compile(r"(^|;)\s*-?\d*,\d+\s*(;|$)")
 def _readable(argument: str, path: Path, remedy: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, EOFError, ValueError, NotImplementedError) as error:  # Arrow's, too
+    except Exception as error:  # of Arrow, of NumPy, of whoever parses what was damaged
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
         problem = f"can't be read as {path.suffix} ({reason})"
         raise TableError(argument, problem, remedy) from error
