@@ -40,8 +40,7 @@ class Split:
         return len(self.labels)
 
     def __repr__(self) -> str:
-        shape = tuple(getattr(self.inputs, "shape", ()))
-        return f"Split({len(self)} instances, {f'inputs {shape}' if shape else repr(self.inputs)})"
+        return f"Split({len(self)} instances, inputs {tuple(getattr(self.inputs, 'shape', ()))})"
 
     def take(self, rows: np.ndarray | Tensor) -> Split:
         """The instances at these positions, in this order."""
@@ -95,8 +94,8 @@ class NoisyDataset:
         self._refuse_shared_instances()
 
     def __repr__(self) -> str:
-        sizes = {name: len(split) for name, split in {**self.splits(), **self.more_tests}.items()}
-        told = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        splits = {**self.splits(), **self.more_tests}.items()
+        told = ", ".join(f"{name} {len(split)}" for name, split in splits)
         return f"NoisyDataset({self.name!r}, {self.num_classes} classes; {told})"
 
     def _refuse_shared_instances(self) -> None:

@@ -34,8 +34,8 @@ SYSTEM_FOLDERS = (".", "__MACOSX", "@eaDir", "#recycle", "#snapshot", "$RECYCLE.
 """How the names of folders begin that a system keeps for itself, with copies and thumbnails."""
 
 NO_LABEL = "-1"
-NO_VALUE = ("nan", "na", "n/a", "#n/a", "<na>", "null", "none")
-"""What programs write where there is no value, in small letters."""
+NO_VALUE = ["NaN", "nan", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "None"]
+"""What programs write where there is no value."""
 
 MISSING = ("raise", "skip")
 VERIFIED_COLUMN = "verified"
@@ -254,9 +254,8 @@ def refuse_repeats(table: Table, column: str) -> None:
     first = find_rows(names, names)
     again = np.flatnonzero(first != np.arange(len(names)))
     if len(again):
-        value, row = names[int(again[0])].as_py(), int(first[again[0]])
-        line = line_of(table.path, row)
-        problem = f"{value!r} is already in {f'line {line}' if line else f'row {row}'}"
+        value, line = names[int(again[0])].as_py(), line_of(table.path, int(first[again[0]]))
+        problem = f"{value!r} is already in line {line}"
         raise table.error(problem, "keep one of them", again[0], column, value)
 
 
@@ -328,7 +327,7 @@ def class_names_of(labels: pa.StringArray, where: str) -> tuple[str, ...]:
     remedy = "correct it, or pass class_names= with every class, if it is one"
     alike: dict[str, str] = {}
     for name in names:
-        if name.casefold() in NO_VALUE:
+        if name in NO_VALUE:
             raise ValueError(f"{where} holds {name!r}, which says that there is no value; {remedy}")
         key = unicodedata.normalize("NFKC", name).casefold()
         other = alike.setdefault(str(int(key)) if key.isdecimal() else key, name)

@@ -37,6 +37,12 @@ ORIENTATION = 0x0112
 TURNS = dict(enumerate(map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), 2))
 """How an image is turned upright by what the EXIF tag says, 2 to 8; 1 is upright."""
 
+REFUSALS = {
+    UnidentifiedImageError: "this is not an image",
+    Image.DecompressionBombError: "too many pixels for a photograph",
+}
+"""Reasons by what Pillow raises."""
+
 NO_PIXELS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 """Parts of a PNG that Pillow refuses beyond a megabyte, and that no pixel depends on."""
 
@@ -133,12 +139,10 @@ class ImageFiles(Images):
         path = self.path(row)
         try:
             if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
-                raise ImageError(str(path), "this is a folder, or something else that is no file")
+                raise ValueError("this is a folder, or something else that is no file")
             return path.read_bytes()
         except FileNotFoundError:
             raise ImageError(str(path), "there is no such file") from None
-        except ImageError:
-            raise
         except (OSError, ValueError) as error:  # such as a name with a zero byte
             raise ImageError(str(path), getattr(error, "strerror", "") or str(error)) from error
 
@@ -308,21 +312,17 @@ def decode_image(encoded: bytes, name: str) -> Tensor:
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             if math.prod(image.size) > (Image.MAX_IMAGE_PIXELS or math.inf):
-                raise ImageError(name, "too many pixels for a photograph")
+                raise ImageError(name, REFUSALS[Image.DecompressionBombError])
             if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
                 reason = f"32 bits a pixel (mode {image.mode}), and no word of what is white"
                 raise ImageError(name, f"{reason}; save it with 8 or 16")
             image.load()
             pixels = np.array(upright(image, _as_rgb(image)))
-    except UnidentifiedImageError:
-        raise ImageError(name, "this is not an image") from None
-    except Image.DecompressionBombError:
-        raise ImageError(name, "too many pixels for a photograph") from None
     except ImageError:
         raise
     except Exception as error:  # a decoder may raise anything at damaged bytes
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(name, f"damaged ({reason})") from None
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(name, REFUSALS.get(type(error), f"damaged ({said})")) from None
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 

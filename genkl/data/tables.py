@@ -33,8 +33,8 @@ FORMATS = (".npy", ".csv", ".parquet", ".tsv")
 MARKS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 """What may stand between the values of a line."""
 
-WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
-"""How .xlsx, .ods and .xls begin."""
+NO_TEXTS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"PAR1")
+"""How .xlsx and .ods, .xls, and .parquet begin."""
 
 BATCH_ENTRIES = 1 << 22
 """Entries of predictions that are read at a time where the caller does not care."""
@@ -151,7 +151,7 @@ def open_table(
     Raises:
         TableError: it can't be read, or two columns have one name.
     """
-    path, argument = Path(path), f"{argument} {path}".strip()
+    path, argument = Path(path), f"{argument} {path}"
     if path.suffix == ".parquet":
         from pyarrow.parquet import ParquetFile
 
@@ -176,7 +176,7 @@ def read_texts(
 
     Args:
         path: the file, UTF-8 or UTF-16, with a header; between values are commas, semicolons or
-            tabs. Blank lines don't count. Or a .parquet file.
+            tabs. Blank lines don't count.
         needed: names of columns.
         optional: more columns, where it has them.
 
@@ -191,26 +191,20 @@ def read_texts(
     import pyarrow.compute as pc
 
     path, argument = Path(path), str(path)
-    whole = open_table(path, "") if path.suffix == ".parquet" else None
-    header, line = (whole.names, None) if whole else (_header(path, argument), 1)
+    header = _header(path, argument)
     for name in needed:
         if name not in header and header:
             known = f"it has {', '.join(map(repr, header))}: name the right one"
-            raise TableError(argument, f"there is no column {name!r}", known, line=line)
+            raise TableError(argument, f"there is no column {name!r}", known, line=1)
     wanted = [name for name in (*needed, *optional) if name in header]
     for name in wanted:
         if header.count(name) > 1:
             problem = f"there are {header.count(name)} columns {name!r}"
-            raise TableError(argument, problem, "keep one", line=line)
-    if whole:
-        with _readable(argument, path, "write its columns as text"):
-            read = whole.content.read(columns=wanted)
-            read = {name: read[name].cast(pa.string()).fill_null("") for name in wanted}
-    else:
-        read = _read_csv(path, argument, wanted, include_columns=wanted)
-    trimmed = pa.table({name: pc.utf8_trim_whitespace(read[name]) for name in wanted})
-    if len(trimmed) == 0:
+            raise TableError(argument, problem, "keep one", line=1)
+    read = _read_csv(path, argument, wanted, include_columns=wanted)
+    if len(read) == 0:
         raise TableError(argument, "has a header and no lines", "add a line for each row")
+    trimmed = pa.table({name: pc.utf8_trim_whitespace(read[name]) for name in wanted})
     return Table(path, argument, trimmed.schema, len(trimmed), trimmed)
 
 
@@ -227,10 +221,8 @@ def read_lines(path: str | os.PathLike[str]) -> pa.StringArray:
     return _read_csv(Path(path), str(path), ["line"], LINES)["line"].combine_chunks()
 
 
-def line_of(path: Path, row: int) -> int | None:
+def line_of(path: Path, row: int) -> int:
     """The line of a row in a CSV file, counted from 1; header and blank lines are no rows."""
-    if path.suffix == ".parquet":
-        return None
     with open(path, "rb") as file:
         reader = _csv_reader(file, _delimiter(path), "replace")
         next(itertools.islice(filter(None, reader), row + 1, None))
@@ -541,8 +533,6 @@ def _read_csv(
 
     lines = delimiter == LINES
     delimiter, types = delimiter or _delimiter(path), dict.fromkeys(text, pa.string())
-    if delimiter == ";" and _has_decimal_comma(path):
-        options["decimal_point"] = ","
     format = {"quote_char": False, "ignore_empty_lines": False} if lines else {}
     with open(path, "rb") as file:
         encoding = _encoding(file)
@@ -571,8 +561,8 @@ def _csv_error(path: Path, argument: str, delimiter: str, reason: str) -> TableE
             for row in rows:
                 if len(row) != len(header):
                     problem = f"{len(row)} columns instead of {len(header)}"
-                    held = MARKS.get(delimiter, "the separator")
-                    remedy = f"put values that hold {held} between quotation marks"
+                    mark = MARKS.get(delimiter, "it")
+                    remedy = f"put values that hold {mark} between quotation marks"
                     return TableError(argument, problem, remedy, line=reader.line_num)
         except UnicodeDecodeError:
             line = reader.line_num + 1
@@ -594,15 +584,14 @@ def _lines(file: io.BufferedReader, errors: str) -> Iterator[str]:
 
 
 def _encoding(file: io.BufferedReader) -> str:
-    is_utf_16 = file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    return "utf-16" if is_utf_16 else "utf8"
+    return "utf-16" if file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf8"
 
 
 def _header(path: Path, argument: str) -> list[str]:
     """Names of the columns of a CSV file; none where it is empty."""
     with open(path, "rb") as file:
-        if file.peek(4)[:4] in WORKBOOKS:
-            problem = "is a workbook of a spreadsheet (or another archive), not a text file"
+        if file.peek(4)[:4] in NO_TEXTS:
+            problem = "is no text, but a spreadsheet's workbook, a Parquet file or an archive"
             raise TableError(argument, problem, "save it as CSV (UTF-8)")
         try:
             return next(filter(None, _csv_reader(file, _delimiter(path), "replace")), [])
@@ -621,26 +610,16 @@ def _holds_numbers(header: Sequence[str]) -> bool:
     return abs(sum(map(float, parts)) - 1) < 0.02 or max(map(len, parts)) > 8
 
 
-def _first_lines(path: Path) -> list[str]:
-    """The header and the line below, without what is between quotation marks."""
-    with open(path, "rb") as file:
-        some = itertools.islice(filter(str.strip, _lines(file, "replace")), 2)
-        return [re.sub('"[^"]*"', "", line) for line in some]
-
-
 def _delimiter(path: Path) -> str:
     """What stands between the values: of `MARKS` the one that the header has most of."""
     if path.suffix.lower() == ".tsv":
         return "\t"
-    return max(MARKS, key="".join(_first_lines(path)[:1]).count)
-
-
-def _has_decimal_comma(path: Path) -> bool:
-    return any(_COMMA.search(line) for line in _first_lines(path)[1:])
+    with open(path, "rb") as file:
+        header = next(filter(str.strip, _lines(file, "replace")), "")
+    return max(MARKS, key=re.sub('"[^"]*"', "", header).count)
 
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-_COMMA = re.compile(r"(^|;)\s*-?\d*,\d+\s*(;|$)")
 
 
 @contextlib.contextmanager
