@@ -162,23 +162,18 @@ def _matched(table: Table, predictions: Predictions, id_column: str) -> np.ndarr
     wanted = [str(name) for name in predictions.table.column(id_column)]
     for row, name in enumerate(wanted):
         if name not in rows:
-            raise TableError(
-                str(table),
-                f"has no {name!r} in column {id_column!r}, which {predictions} has",
-                "add its label",
-                row,
-            )
+            problem = f"has no {name!r} in column {id_column!r}, which {predictions} has"
+            raise TableError(str(table), problem, "add its label", row)
     return np.array([rows[name] for name in wanted])
 
 
 def _class_numbers(what: str, values: np.ndarray, predictions: Predictions) -> np.ndarray:
     """Labels as numbers of classes, shape (N,): names of classes, or the numbers; -1 is none."""
     if values.shape != (predictions.rows,):
-        raise TableError(
-            what,
-            f"has labels of shape {values.shape} and {predictions} has {predictions.rows} rows",
-            "pass one label per row, in their order",
+        problem = (
+            f"has labels of shape {values.shape} and {predictions} has {predictions.rows} rows"
         )
+        raise TableError(what, problem, "pass one label per row, in their order")
     import pandas as pd
 
     known = zip(values, pd.isna(values), strict=True)

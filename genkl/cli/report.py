@@ -321,8 +321,7 @@ def _of_table(path: Path, options: argparse.Namespace, criteria: dict[str, Any])
     if options.label_column and (labels is None or source.samefile(labels)):
         labels = source
         text[options.label_column] = "--label-column"
-    how = {"from_logits": options.from_logits, "normalize": options.normalize}
-    asked = {**how, "remedies": REMEDIES}
+    asked = {"remedies": REMEDIES, **_given(options, ["from_logits", "normalize"])}
     predictions = open_predictions(
         source, "FOLDER_OR_TABLE", classes=options.classes, text=text, **asked
     )

@@ -307,10 +307,9 @@ def decode_image(encoded: bytes, name: str) -> Tensor:
     """
     if not encoded:
         raise ImageError(name, "the file is empty")
-    if encoded.startswith(b"\x89PNG"):
-        encoded = _without_texts(encoded)
+    is_png = encoded.startswith(b"\x89PNG")
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with Image.open(io.BytesIO(_without_texts(encoded) if is_png else encoded)) as image:
             if math.prod(image.size) > (Image.MAX_IMAGE_PIXELS or math.inf):
                 raise ImageError(name, REFUSALS[Image.DecompressionBombError])
             if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
@@ -351,7 +350,7 @@ def _in_8_bits(image: Image.Image) -> np.ndarray:
     """Grey of 12 or 16 bits in 8, shape (H, W)."""
     grey, tags = np.asarray(image), getattr(image, "tag_v2", {})  # those of a TIFF
     white = 2 ** tags.get(258, (16,))[0] - 1
-    scaled = (grey * (255 / white)).round().clip(0, 255).astype(np.uint8)
+    scaled = (grey * np.float32(255 / white)).round().clip(0, 255).astype(np.uint8)
     if tags.get(262) == 0:  # white is zero
         scaled = 255 - scaled
     scaled[grey == image.info.get("transparency", -1)] = 255

@@ -135,16 +135,12 @@ def read_labels(
     wrong = (labels < 0) | (labels >= num_labels)
     if wrong.any():
         row = int(wrong.argmax())
-        raise listed.error(
-            row,
-            f"the label is {texts[row].as_py()!r}",
-            f"labels are integers from 0 to {num_labels - 1}: correct the line, or get the file "
-            "again",
-        )
+        remedy = f"labels are integers from 0 to {num_labels - 1}: correct the line"
+        problem = f"the label is {texts[row].as_py()!r}"
+        raise listed.error(row, problem, f"{remedy}, or get the file again")
     keys = pc.ascii_rtrim_whitespace(pc.list_element(parts, 0))
-    return without_repeats(
-        ListFile(listed.path, without_prefix(keys, prefix), listed.lines, labels)
-    )
+    keys = without_prefix(keys, prefix)
+    return without_repeats(ListFile(listed.path, keys, listed.lines, labels))
 
 
 def as_integers(texts: pa.StringArray) -> np.ndarray:
@@ -164,12 +160,9 @@ def without_repeats(listed: ListFile) -> ListFile:
         differs = np.flatnonzero(listed.labels != listed.labels[first])
         if len(differs):
             row, earlier = differs[0], first[differs[0]]
-            raise listed.error(
-                row,
-                f"{listed.keys[int(row)]} has label {listed.labels[row]} here and "
-                f"{listed.labels[earlier]} in line {listed.lines[earlier]}",
-                "keep the right line",
-            )
+            problem = f"{listed.keys[int(row)]} has label {listed.labels[row]} here and "
+            problem += f"{listed.labels[earlier]} in line {listed.lines[earlier]}"
+            raise listed.error(row, problem, "keep the right line")
     new = first == np.arange(len(first))
     return listed if new.all() else listed.take(np.flatnonzero(new))
 

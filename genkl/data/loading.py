@@ -16,12 +16,7 @@ from tqdm import tqdm
 
 from genkl.checks import check_choice, check_positive
 from genkl.data.base import NoisyDataset, Split, Truth
-from genkl.data.images import (
-    ImageError,
-    Images,
-    as_images,
-    positions,
-)
+from genkl.data.images import ImageError, Images, as_images, positions
 from genkl.provenance import usable_cores
 
 if TYPE_CHECKING:
@@ -58,12 +53,9 @@ class BrokenImages:
     def of(errors: dict[int, ImageError], checked: int) -> BrokenImages:
         """From errors by position."""
         rows = sorted(errors)
-        return BrokenImages(
-            checked,
-            np.array(rows, dtype=np.int64),
-            tuple(errors[row].name for row in rows),
-            tuple(errors[row].reason for row in rows),
-        )
+        names = tuple(errors[row].name for row in rows)
+        reasons = tuple(errors[row].reason for row in rows)
+        return BrokenImages(checked, np.array(rows, dtype=np.int64), names, reasons)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -122,16 +114,10 @@ def image_batches(
     check_choice("on_error", on_error, ON_ERROR)
     check_positive("batch_size", batch_size)
     rows = np.arange(len(images)) if order is None else positions(order)
-    decoded = _decoded(
-        images,
-        transform,
-        _keys(rows, batch_size),
-        count=len(rows),
-        num_workers=num_workers,
-        seed=seed,
-        progress=progress,
-    )
-    return _sound(decoded, len(rows), on_error)
+    keys, count = _keys(rows, batch_size), len(rows)
+    options = {"num_workers": num_workers, "seed": seed, "progress": progress}
+    decoded = _decoded(images, transform, keys, count=count, **options)
+    return _sound(decoded, count, on_error)
 
 
 def step_batches(
