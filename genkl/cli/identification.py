@@ -266,8 +266,7 @@ def _summary(request: Request, settings: Settings, counts: np.ndarray) -> dict[s
 
 def _named(source: Predictions, numbers: np.ndarray) -> np.ndarray:
     """Names of classes, shape (N,), "" for -1; or their numbers, where they have no names."""
-    names = source.classes and np.array([*source.classes, ""], dtype=object)
-    return numbers if names is None else names[numbers]
+    return numbers if source.classes is None else np.array([*source.classes, ""], object)[numbers]
 
 
 def _summary_text(request: Request, settings: Settings, summary: dict[str, Any]) -> str:

@@ -114,10 +114,9 @@ def image_batches(
     check_choice("on_error", on_error, ON_ERROR)
     check_positive("batch_size", batch_size)
     rows = np.arange(len(images)) if order is None else positions(order)
-    keys, count = _keys(rows, batch_size), len(rows)
     options = {"num_workers": num_workers, "seed": seed, "progress": progress}
-    decoded = _decoded(images, transform, keys, count=count, **options)
-    return _sound(decoded, count, on_error)
+    decoded = _decoded(images, transform, _keys(rows, batch_size), count=len(rows), **options)
+    return _sound(decoded, len(images), on_error)
 
 
 def step_batches(
@@ -202,9 +201,8 @@ def drop_broken(
     found: list[BrokenImages] = []
 
     def without_broken(split: Split) -> Split:
-        found.append(
-            check_images(as_images(split.inputs), num_workers=num_workers, progress=progress)
-        )
+        images = as_images(split.inputs)
+        found.append(check_images(images, num_workers=num_workers, progress=progress))
         return split.take(np.delete(np.arange(len(split)), found[-1].rows))
 
     kept = dataset.map_splits(without_broken)

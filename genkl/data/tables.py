@@ -8,14 +8,10 @@ Arrow is imported where a table is read: arrays need NumPy alone.
 
 from __future__ import annotations
 
-import codecs
 import contextlib
-import csv
-import io
 import itertools
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,18 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genkl.checks import SUM_TOLERANCE, TableError, check_shape
+from genkl.data.texts import LINES, line_of, read_csv, read_header
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
 FORMATS = (".npy", ".csv", ".parquet", ".tsv")
-MARKS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
-"""What may stand between the values of a line."""
-
-NO_TEXTS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"PAR1")
-"""How .xlsx and .ods, .xls, and .parquet begin."""
-
 BATCH_ENTRIES = 1 << 22
 """Entries of predictions that are read at a time where the caller does not care."""
 
@@ -44,10 +35,6 @@ PARTS = 16
 
 ROWS_LOOKED_AT, NAMES_SHOWN = 4096, 12
 """For a message."""
-
-LINES = "\x01"
-"""A delimiter that no text has, where lines are wanted as they are."""
-
 
 # Tables
 
@@ -129,14 +116,11 @@ class Table:
         if self.path.suffix != ".parquet":
             return self.content.nbytes
         about = self.content.metadata
-        return max(
-            (about.row_group(i).total_byte_size for i in range(about.num_row_groups)), default=0
-        )
+        sizes = (about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+        return max(sizes, default=0)
 
 
-def open_table(
-    path: str | os.PathLike[str], argument: str, text: Sequence[str] | None = ()
-) -> Table:
+def open_table(path: str | os.PathLike[str], argument: str, text: Any = ()) -> Table:
     """Open a .csv, .tsv or .parquet file.
 
     Args:
@@ -159,11 +143,8 @@ def open_table(
             file = ParquetFile(path, pre_buffer=False)
         table = Table(path, argument, file.schema_arrow, file.metadata.num_rows, file)
     else:
-        header = _header(path, argument)
-        if _holds_numbers(header):
-            problem = "has no header, its first line holds numbers,"
-            raise TableError(argument, problem, "write one, or a .npy file", 0)
-        content = _read_csv(path, argument, header if text is None else text)
+        header = read_header(path, argument)
+        content = read_csv(path, argument, header if text is None else text)
         table = Table(path, argument, content.schema, len(content), content)
     check_unique(argument, table.names)
     return table
@@ -191,7 +172,7 @@ def read_texts(
     import pyarrow.compute as pc
 
     path, argument = Path(path), str(path)
-    header = _header(path, argument)
+    header = read_header(path, argument)
     for name in needed:
         if name not in header and header:
             known = f"it has {', '.join(map(repr, header))}: name the right one"
@@ -201,7 +182,7 @@ def read_texts(
         if header.count(name) > 1:
             problem = f"there are {header.count(name)} columns {name!r}"
             raise TableError(argument, problem, "keep one", line=1)
-    read = _read_csv(path, argument, wanted, include_columns=wanted)
+    read = read_csv(path, argument, wanted, include_columns=wanted)
     if len(read) == 0:
         raise TableError(argument, "has a header and no lines", "add a line for each row")
     trimmed = pa.table({name: pc.utf8_trim_whitespace(read[name]) for name in wanted})
@@ -218,15 +199,7 @@ def read_lines(path: str | os.PathLike[str]) -> pa.StringArray:
         TableError: not UTF-8, or empty.
         FileNotFoundError: no such file.
     """
-    return _read_csv(Path(path), str(path), ["line"], LINES)["line"].combine_chunks()
-
-
-def line_of(path: Path, row: int) -> int:
-    """The line of a row in a CSV file, counted from 1; header and blank lines are no rows."""
-    with open(path, "rb") as file:
-        reader = _csv_reader(file, _delimiter(path), "replace")
-        next(itertools.islice(filter(None, reader), row + 1, None))
-        return reader.line_num
+    return read_csv(Path(path), str(path), ["line"], LINES)["line"].combine_chunks()
 
 
 def check_unique(argument: str, names: Sequence[str]) -> None:
@@ -523,103 +496,6 @@ def _open_table(
 
 
 # Files
-
-
-def _read_csv(
-    path: Path, argument: str, text: Sequence[str], delimiter: str | None = None, **options: Any
-) -> pa.Table:
-    import pyarrow as pa
-    from pyarrow import csv as arrow
-
-    lines = delimiter == LINES
-    delimiter, types = delimiter or _delimiter(path), dict.fromkeys(text, pa.string())
-    format = {"quote_char": False, "ignore_empty_lines": False} if lines else {}
-    with open(path, "rb") as file:
-        encoding = _encoding(file)
-    try:
-        read = arrow.read_csv(
-            path,
-            arrow.ReadOptions(column_names=list(text) if lines else None, encoding=encoding),
-            arrow.ParseOptions(delimiter=delimiter, **format),
-            arrow.ConvertOptions(column_types=types, **options),
-        )
-        return read.rename_columns(read.column_names)  # which may not be UTF-8
-    except (ValueError, pa.ArrowException) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise _csv_error(path, argument, delimiter, reason) from error
-
-
-def _csv_error(path: Path, argument: str, delimiter: str, reason: str) -> TableError:
-    """The first line of a CSV file that is not as the others are."""
-    with open(path, "rb") as file:
-        reader = _csv_reader(file, delimiter)
-        try:
-            rows = filter(None, reader)
-            header = next(rows, None)
-            if header is None:
-                return TableError(argument, "is empty", "it needs a header, and lines of values")
-            for row in rows:
-                if len(row) != len(header):
-                    problem = f"{len(row)} columns instead of {len(header)}"
-                    mark = MARKS.get(delimiter, "it")
-                    remedy = f"put values that hold {mark} between quotation marks"
-                    return TableError(argument, problem, remedy, line=reader.line_num)
-        except UnicodeDecodeError:
-            line = reader.line_num + 1
-            return TableError(argument, "not UTF-8", "convert it: save it as UTF-8", line=line)
-        except csv.Error as error:
-            return TableError(argument, str(error), "correct it", line=reader.line_num)
-    return TableError(argument, f"can't be read as {path.suffix} ({reason})", "correct it")
-
-
-def _csv_reader(file: Any, delimiter: str, errors: str = "strict") -> Any:
-    """Rows of a CSV file line by line, for its header and for messages."""
-    return csv.reader(_lines(file, errors), delimiter=delimiter)
-
-
-def _lines(file: io.BufferedReader, errors: str) -> Iterator[str]:
-    if _encoding(file) == "utf-16":
-        return iter(io.TextIOWrapper(file, "utf-16", errors, newline=""))
-    return (line.decode("utf-8-sig", errors) for line in file)
-
-
-def _encoding(file: io.BufferedReader) -> str:
-    return "utf-16" if file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf8"
-
-
-def _header(path: Path, argument: str) -> list[str]:
-    """Names of the columns of a CSV file; none where it is empty."""
-    with open(path, "rb") as file:
-        if file.peek(4)[:4] in NO_TEXTS:
-            problem = "is no text, but a spreadsheet's workbook, a Parquet file or an archive"
-            raise TableError(argument, problem, "save it as CSV (UTF-8)")
-        try:
-            return next(filter(None, _csv_reader(file, _delimiter(path), "replace")), [])
-        except csv.Error as error:
-            raise TableError(argument, str(error), "correct it", line=1) from None
-
-
-def _holds_numbers(header: Sequence[str]) -> bool:
-    """Whether it is a row of a matrix: no names, and no whole numbers, by which classes are called.
-
-    Numbers such as 0.5 can be names, too, but hardly such that sum to 1, or of many digits.
-    """
-    parts = " ".join(header).split()
-    if all(map(str.isdecimal, parts)) or not all(map(_NUMBER.fullmatch, parts)):
-        return False
-    return abs(sum(map(float, parts)) - 1) < 0.02 or max(map(len, parts)) > 8
-
-
-def _delimiter(path: Path) -> str:
-    """What stands between the values: of `MARKS` the one that the header has most of."""
-    if path.suffix.lower() == ".tsv":
-        return "\t"
-    with open(path, "rb") as file:
-        header = next(filter(str.strip, _lines(file, "replace")), "")
-    return max(MARKS, key=re.sub('"[^"]*"', "", header).count)
-
-
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 @contextlib.contextmanager

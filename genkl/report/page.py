@@ -88,7 +88,7 @@ def write_page(
         "script": _asset("report.js"),
     }
     whole = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _asset("report.html"))
-    return write_atomically(path, whole.encode("utf-8"))
+    return write_atomically(path, whole.encode("utf-8", "backslashreplace"))
 
 
 def suspects(assessment: Assessment) -> np.ndarray:
