@@ -49,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: after ``--help`` and ``--version`` (status 0), and for wrong usage (2).
     """
+    with contextlib.suppress(AttributeError):  # a name that nothing can show stops nothing
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             return _run(arguments)

@@ -174,10 +174,7 @@ def _class_numbers(what: str, values: np.ndarray, predictions: Predictions) -> n
             f"has labels of shape {values.shape} and {predictions} has {predictions.rows} rows"
         )
         raise TableError(what, problem, "pass one label per row, in their order")
-    import pandas as pd
-
-    known = zip(values, pd.isna(values), strict=True)
-    texts = ["" if is_missing else str(value).strip() for value, is_missing in known]
+    texts = ["" if str(value) in ("nan", "NaT", "None") else str(value).strip() for value in values]
     if "" in texts:
         raise TableError(what, "has no label", "write one, or -1 for none", texts.index(""))
     names = predictions.classes or ()

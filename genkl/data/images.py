@@ -10,7 +10,6 @@ import hashlib
 import io
 import math
 import os
-import stat
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -37,10 +36,8 @@ ORIENTATION = 0x0112
 TURNS = dict(enumerate(map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), 2))
 """How an image is turned upright by what the EXIF tag says, 2 to 8; 1 is upright."""
 
-REFUSALS = {
-    UnidentifiedImageError: "this is not an image",
-    Image.DecompressionBombError: "too many pixels for a photograph",
-}
+TOO_LARGE, NO_IMAGE = "too many pixels for a photograph", "this is not an image"
+REFUSALS = {UnidentifiedImageError: NO_IMAGE, Image.DecompressionBombError: TOO_LARGE}
 """Reasons by what Pillow raises."""
 
 NO_PIXELS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
@@ -138,7 +135,7 @@ class ImageFiles(Images):
         """The file's bytes."""
         path = self.path(row)
         try:
-            if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            if not os.path.isfile(path) and path.exists():  # a pipe would be waited for
                 raise ValueError("this is a folder, or something else that is no file")
             return path.read_bytes()
         except FileNotFoundError:
@@ -311,7 +308,7 @@ def decode_image(encoded: bytes, name: str) -> Tensor:
     try:
         with Image.open(io.BytesIO(_without_texts(encoded) if is_png else encoded)) as image:
             if math.prod(image.size) > (Image.MAX_IMAGE_PIXELS or math.inf):
-                raise ImageError(name, REFUSALS[Image.DecompressionBombError])
+                raise ImageError(name, TOO_LARGE)
             if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
                 reason = f"32 bits a pixel (mode {image.mode}), and no word of what is white"
                 raise ImageError(name, f"{reason}; save it with 8 or 16")

@@ -6,6 +6,9 @@ import csv
 import io
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -340,6 +343,28 @@ def test_errors_come_before_the_work(colors: Path, tmp_path: Path):
 
 
 # --- The table -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
+def test_a_folder_whose_name_is_not_utf_8_is_reported_on(tmp_path: Path, encoding: str):
+    """Its name stands on the page and on the terminal as far as they can show it."""
+    rng, root = np.random.default_rng(0), Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff ph"))
+    for label, grey in (("a", 40000), ("ü", 9000)):
+        (root / label).mkdir(parents=True)
+        for number in range(3):
+            pixels = np.clip(grey + rng.normal(0, 900, (20, 20)), 0, 65535).astype(np.uint16)
+            Image.fromarray(pixels).save(root / label / f"{number}.png")
+    found, images = assess_folder(root, backbone=EYES, cache_dir=tmp_path, progress=False)
+    assert found.table["predicted"].tolist() == [0, 0, 0, 1, 1, 1]  # 16 bits are not all white
+    page = write_page(found, tmp_path / "page.html", images, title=root.name)
+    assert r"\udcff ph" in page.read_text("utf-8")
+    command = [sys.executable, "-P", "-m", "genkl", "data", "check", "folder", "-o", "folder", root]
+    (root / "a" / "0.png").write_bytes(b"")
+    told = subprocess.run(
+        command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding}
+    )
+    assert b"udcff ph/a/0.png: the file is empty" in told.stdout
+    assert told.returncode == 1
 
 
 def test_the_advice_about_a_class_with_a_single_image_can_be_taken(colors: Path, tmp_path: Path):
