@@ -46,9 +46,9 @@ class LabelOptions:
     """Labels.
 
     Attributes:
-        labels (FILE): given labels: for a folder a .csv or .tsv, in it or elsewhere (default: the
-            name of the sub-folder that an image is in); for predictions .npy, .csv or .parquet
-            (default: none, and no label is judged)
+        labels (FILE): given labels, -1 for none: for a folder a .csv or .tsv, in it or elsewhere
+            (default: the name of the sub-folder that an image is in); for predictions .npy, .csv,
+            .tsv or .parquet (default: none, and no label is judged)
         label_column (COLUMN): column that holds them (default: label in the table of a folder; the
             only one besides that of --id in another)
         classes (NAME,NAME,...): names of the classes; in a table of predictions those columns

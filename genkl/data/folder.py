@@ -52,8 +52,9 @@ class Columns:
 
     Attributes:
         image_column: paths, relative to the folder.
-        label_column: given labels, as names or as integers. Empty where an image has only a
-            verified one; such an image is never in the noisy split.
+        label_column: given labels, as names or as integers; -1 where there is none (unless a class
+            is called so). Empty where an image has only a verified one; an image without a given
+            label is never in the noisy split.
         verified_column: labels that somebody checked; empty where nobody did. The column
             "verified" may be missing, another may not.
         group_column: who or what an image comes from, such as the sender, the product or the
@@ -129,8 +130,9 @@ def load_folder(
     Args:
         seed: decides which verified images are in which split.
         folder: of the images.
-        labels: a CSV file (or tab-separated, ``.tsv``) with a header, relative to the folder; None
-            takes the name of the sub-folder that an image is in (at any depth) as its given label.
+        labels: a CSV file (with commas, semicolons or tabs) with a header, relative to the folder;
+            None takes the name of the sub-folder that an image is in (at any depth) as its given
+            label.
         class_names: k names. None takes the given labels that occur, sorted (by number where all
             are integers). If given, integer labels count from 0 into it.
         clean_share: of the verified images of each class.
@@ -484,6 +486,7 @@ def find_present(root: Path, names: pa.StringArray, told_by: Path, missing: str)
     absent = np.flatnonzero(~there)
     if len(absent):
         some = ", ".join(str(root / names[row].as_py()) for row in absent[:3].tolist())
+        some = some.replace("\n", r"\n")  # a message is one line
         found = f"{told_by}: {len(absent)} of {len(names)} images are not there ({some}"
         found += ", ...)" if len(absent) > 3 else ")"
         if len(absent) == len(names):

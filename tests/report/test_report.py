@@ -714,6 +714,20 @@ def table(tmp_path: Path) -> Path:
     return tmp_path / "predictions.csv"
 
 
+def test_a_table_of_rounded_probabilities_with_some_labels_is_reported_on(table, tmp_path, capsys):
+    frame = pd.read_csv(table)
+    frame[["cat", "dog", "bird"]] = frame[["cat", "dog", "bird"]].round(1)
+    frame["given"] = np.where(np.arange(50) < 5, "-1", frame["given"])
+    frame.to_csv(table, index=False, sep=";")
+    usual = ["report", str(table), "--id", "image", "--label-column", "given"]
+    usual += ["--out", str(tmp_path / "report.html")]
+    assert main(usual) == 1
+    assert "--normalize if they were rounded" in capsys.readouterr().err
+    assert main([*usual, "--normalize"]) == 0
+    told = pd.read_csv(tmp_path / "report.csv", keep_default_na=False)
+    assert (told["label"] == "").tolist() == [row < 5 for row in range(50)]
+
+
 def test_the_command_reports_on_a_table(table: Path, tmp_path: Path, capsys):
     (tmp_path / "images").mkdir()
     for row in range(50):
