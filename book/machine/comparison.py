@@ -189,7 +189,13 @@ def compare(project: Project, name: str, own: Path | None = None) -> str:
     """
     recorded = read_record(recorded_path(project, name))
     mine = read_record(own or own_path(project, name))
-    table = comparison_table(compare_records(recorded, mine, chosen_columns(project, name)))
+    rows = compare_records(recorded, mine, chosen_columns(project, name))
+    if not rows:
+        raise BookError(
+            f"{own or own_path(project, name)} has no table and column in common with "
+            f"{recorded_path(project, name)}; is it a record of {name}?"
+        )
+    table = comparison_table(rows)
     if changed := changed_settings(recorded, mine):
         table += f"\n\nThis run was told something else: {changed}."
     return table
