@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +35,39 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
     Raises:
         OSError: it can't be written; the message says what to do, and what was there stays.
     """
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
+    write_together({path: data})
     return Path(path)
+
+
+def write_together(files: Mapping[str | os.PathLike[str], bytes]) -> None:
+    """Write files that belong together: none takes its place before all are on the disk.
+
+    Args:
+        files: contents by path, each replaced if it exists; their folders are made.
+
+    Raises:
+        OSError: one can't be written; it is named. What was there stays, and nothing new is left.
+    """
+    temporaries = {Path(path): _beside(path) for path in files}
+    new = []
+    try:
+        for (path, temporary), data in zip(temporaries.items(), files.values(), strict=True):
+            with explained(path, temporary):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary.write_bytes(data)
+                _sync(temporary)
+        for path, temporary in temporaries.items():
+            new += [] if path.exists() else [path]
+            with explained(path, temporary):
+                os.replace(temporary, path)
+                _sync(path.parent)
+    except OSError:
+        for path in new:
+            path.unlink(missing_ok=True)
+        raise
+    finally:
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -53,26 +83,69 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OSError: it can't be written; the message says what to do, and what was there stays.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path, temporary = Path(path), _beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        with explained(path, temporary):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def explained(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Name the file in an error of the system, and say what to do.
+
+    Args:
+        path: what is written.
+        temporary: what it is written to at first.
+
+    Raises:
+        OSError: the one that was caught, in words.
+    """
+    try:
+        yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        size = temporary.stat().st_size if temporary.exists() else 0
-        remedy = f"free {size / 1e6:,.0f} MB or more" if full else "look at the folder"
+        remedy = "look at the folder, close what has the file open,"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            size = temporary.stat().st_size if temporary and temporary.exists() else 0
+            remedy = f"free {size / 1e6:,.0f} MB or more"
         raise OSError(
             error.errno,
             f"{path} can't be written ({error.strerror}): {remedy} and run it again; what was "
             "saved before is untouched",
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(path: Path, meanwhile: Callable[[], None]) -> Iterator[None]:
+    """Be the only process at work, as long as the block lasts; then the next one's turn comes.
+
+    The system drops the lock when a process ends, however it ends. Where it knows no locks (some
+    shares, Windows), nobody is kept out.
+
+    Args:
+        path: a file that stands for the work; made, and left behind.
+        meanwhile: called if another process is at work, before waiting for it; or raises.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            meanwhile()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        yield
 
 
 def plain(value: Any) -> Any:
@@ -211,11 +284,24 @@ def hash_tensors(tensors: Mapping[str, Tensor], digest: hashlib._Hash) -> str:
     return digest.hexdigest()
 
 
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
+def _beside(path: str | os.PathLike[str]) -> Path:
+    """Where a file is written at first: on the same file system."""
+    return Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+
+
+def _sync(path: Path) -> None:
+    """Have the system write a file, or a folder's list of files, to the disk.
+
+    Against a failing power supply alone: a file system that can't do it for this kind of thing is
+    as good as any.
+    """
+    if path.is_dir() and os.name != "posix":
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF):
+            raise
     finally:
         os.close(handle)

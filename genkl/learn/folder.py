@@ -15,12 +15,14 @@ To go on is to do everything again, except that what is finished is read.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +37,28 @@ from genkl.learn.checkpoint import Checkpoint
 from genkl.learn.result import FitResult, Round, round_to_dict
 from genkl.learn.trainer import Watch
 from genkl.provenance import provenance
-from genkl.storage import load_tensors, plain, save_tensors, write_atomically, write_json
+from genkl.storage import (
+    DamagedFileError,
+    alone,
+    explained,
+    load_json,
+    load_tensors,
+    plain,
+    save_tensors,
+    write_atomically,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from genkl.learn.run import RunOptions
 
 RUN_FILE = "run.json"
+LOCK_FILE = ".lock"
+
+
+def is_used(folder: Path) -> bool:
+    """Whether a folder holds files, but for hidden ones: those that nobody missed when cut off."""
+    return folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir())
 
 
 class RunFolder:
@@ -54,7 +72,9 @@ class RunFolder:
         every: steps between two checkpoints of the phase in progress.
 
     Raises:
-        FileExistsError: the folder holds a run, and resume is False; or other files.
+        FileExistsError: the folder holds a run, and resume is False; or other files; or another
+            process is at work in it.
+        DamagedFileError: what says which run it holds is damaged.
         ValueError: it holds another run; the message names the first setting that differs.
     """
 
@@ -71,9 +91,17 @@ class RunFolder:
         self.identity = json.loads(json.dumps(identity))
         self._refuse_another_run(resume)
         engine.wait()
-        if engine.is_first and not self._file.exists():
-            write_json(self._file, {"identity": self.identity, "provenance": provenance()})
+        with contextlib.ExitStack() as lock:
+            if engine.is_first:
+                lock.enter_context(alone(path / LOCK_FILE, self._refuse_another_process))
+            if engine.is_first and not self._file.exists():
+                write_json(self._file, {"identity": self.identity, "provenance": provenance()})
+            self._lock = lock.pop_all()
         engine.wait()
+
+    def close(self) -> None:
+        """Let other processes work in the folder."""
+        self._lock.close()
 
     @property
     def _file(self) -> Path:
@@ -81,7 +109,7 @@ class RunFolder:
 
     def _refuse_another_run(self, resume: bool) -> None:
         if not self._file.exists():
-            if self.path.exists() and any(self.path.iterdir()):
+            if is_used(self.path):
                 raise FileExistsError(
                     f"run_dir {self.path} holds files that are no run; name an empty or new folder"
                 )
@@ -91,7 +119,13 @@ class RunFolder:
                 f"run_dir {self.path} holds a run; pass resume=True (--resume) to go on with it, "
                 "or name a new folder"
             )
-        found = json.loads(self._file.read_text("utf-8"))["identity"]
+        try:
+            found = load_json(self._file).get("identity")
+        except DamagedFileError as error:
+            raise DamagedFileError(
+                f"{error}; nothing else says what the run was made with: put a copy of the file "
+                "back, or name a new folder"
+            ) from error
         difference = first_difference(found, self.identity)
         if difference is not None:
             name, theirs, ours = difference
@@ -99,6 +133,11 @@ class RunFolder:
                 f"run_dir {self.path} holds a run with {name} = {theirs!r}, and now it is "
                 f"{ours!r}; use the same settings, or a new folder"
             )
+
+    def _refuse_another_process(self) -> None:
+        raise FileExistsError(
+            f"run_dir {self.path} is at work in another process; wait for it, or name a new folder"
+        )
 
     def finished(self) -> set[str]:
         """Units that won't be trained again: those kept, and those that a kept one went on from."""
@@ -121,7 +160,8 @@ class RunFolder:
         path = self._model_path(unit)
         if not path.exists():
             return None
-        tensors, values = load_tensors(path)
+        with _can_be_made_again():
+            tensors, values = load_tensors(path)
         model.load_state_dict(tensors)
         return [FitResult(**fields) for fields in values["fits"]]
 
@@ -145,7 +185,8 @@ class RunFolder:
         path = self.path / "predictions" / f"{name}.safetensors"
         if not path.exists():
             return None
-        return {key: tensor.numpy() for key, tensor in load_tensors(path)[0].items()}
+        with _can_be_made_again():
+            return {key: tensor.numpy() for key, tensor in load_tensors(path)[0].items()}
 
     def save_predictions(self, name: str, **arrays: np.ndarray) -> None:
         """Keep averaged predictions."""
@@ -164,7 +205,17 @@ class RunFolder:
         if self.engine.is_first and not path.exists():
             write_json(path, {**plain(values), "provenance": provenance()})
         self.engine.wait()
-        return json.loads(path.read_text("utf-8"))
+        with _can_be_made_again():
+            return load_json(path)
+
+
+@contextlib.contextmanager
+def _can_be_made_again() -> Iterator[None]:
+    """Say so of a damaged file."""
+    try:
+        yield
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{error}; delete it, and what it held is made again") from error
 
 
 # -- the log and the bar ---------------------------------------------------------------------------
@@ -195,28 +246,37 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, finished: set[str]) -> None:
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
 
-        folder.mkdir(parents=True, exist_ok=True)
+        events = folder / "tensorboard" / "events"
         self.jsonl, self.csv = folder / "log.jsonl", folder / "log.csv"
         rows = [row for row in read_log(self.jsonl) if row["unit"] in finished]
         write_atomically(self.jsonl, "".join(_line(row) for row in rows).encode())
         write_atomically(self.csv, (",".join(COLUMNS) + "\n").encode())
         self._append_to_table(rows)
-        self.board = SummaryWriter(str(folder / "tensorboard"))
+        # Without `SummaryWriter`, whose thread waits for ever once the disk has been full.
+        with explained(events):
+            events.parent.mkdir(exist_ok=True)
+            self.board = EventsWriter(str(events))
 
     def add(self, unit: str, entry: Mapping[str, float], flagged: float) -> None:
         """Append one evaluation."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
         row = {"unit": unit, **entry, "flagged": flagged}
-        with open(self.jsonl, "a", encoding="utf-8") as file:
+        with explained(self.jsonl), open(self.jsonl, "a", encoding="utf-8") as file:
             file.write(_line(row))
         self._append_to_table([row])
         for name in COLUMNS[2:]:
             if not _is_nan(row.get(name)):
-                self.board.add_scalar(f"{unit}/{name}", row[name], int(row["step"]))
+                shown = scalar(f"{unit}/{name}", row[name])
+                event = Event(wall_time=time.time(), step=int(row["step"]), summary=shown)
+                with explained(self.jsonl.with_name("tensorboard")):
+                    self.board.write_event(event)
 
     def _append_to_table(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        with open(self.csv, "a", encoding="utf-8", newline="") as file:
+        with explained(self.csv), open(self.csv, "a", encoding="utf-8", newline="") as file:
             table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             table.writerows(
                 {n: "" if _is_nan(row.get(n)) else row.get(n) for n in COLUMNS} for row in rows
@@ -224,7 +284,8 @@ class RunLog:
 
     def close(self) -> None:
         """Write what TensorBoard's writer still holds."""
-        self.board.close()
+        with explained(self.jsonl.with_name("tensorboard")):
+            self.board.close()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -319,7 +380,12 @@ class Recorder:
                 resume=options.resume,
                 every=options.checkpoint_every,
             )
-        return Recorder(folder, RunBar(title, steps, options.progress and engine.is_first))
+        try:
+            return Recorder(folder, RunBar(title, steps, options.progress and engine.is_first))
+        except BaseException:
+            if folder is not None:
+                folder.close()
+            raise
 
     def checkpoint(self, units: Sequence[str]) -> Checkpoint | None:
         """Where the phase of these units, trained together, is kept while it goes on."""
@@ -391,8 +457,12 @@ class Recorder:
     def close(self) -> None:
         """Leave the bar as it is, and write what the log still holds."""
         self.bar.close()
-        if self.log is not None:
-            self.log.close()
+        try:
+            if self.log is not None:
+                self.log.close()
+        finally:
+            if self.folder is not None:
+                self.folder.close()
 
 
 # -- what runs -------------------------------------------------------------------------------------

@@ -279,7 +279,8 @@ def test_what_a_run_leaves_behind(whole):
     }
     rounds = {kind for r in (1, 2) for kind in (f"rounds/round-{r}.json",
               f"predictions/round-{r}.safetensors")}  # fmt: skip
-    assert names - boards == models | rounds | {"run.json", "log.jsonl", "log.csv", "record.json"}
+    own = {".lock", "run.json", "log.jsonl", "log.csv", "record.json"}
+    assert names - boards == models | rounds | own
     record = json.loads((folder / "rounds" / "round-1.json").read_text())
     assert record["provenance"]["packages"]["torch"]
     assert record["provenance"]["machine"]["cores"]
