@@ -115,8 +115,8 @@ def explained(path: Path, temporary: Path | None = None) -> Iterator[None]:
             remedy = f"free {size / 1e6:,.0f} MB or more"
         raise OSError(
             error.errno,
-            f"{path} can't be written ({error.strerror}): {remedy} and run it again; what was "
-            "saved before is untouched",
+            f"{path} can't be written ({error.strerror or error}): {remedy} and run it again; what "
+            "was saved before is untouched",
         ) from error
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from book.machine.parameters import PARAMETERS, assigned_values, tags_of, with_parameters
+from book.machine.parameters import (
+    PARAMETERS,
+    assigned_values,
+    read_notebook,
+    tags_of,
+    with_parameters,
+)
 from book.machine.project import PACKAGE
 
 SETUP = "setup"
@@ -30,7 +35,7 @@ def code_fingerprint(template: Path) -> str:
     Returns:
         A hexadecimal digest.
     """
-    cells = computing_cells(json.loads(template.read_text("utf-8")))
+    cells = computing_cells(read_notebook(template))
     return hashlib.sha256("\n".join(map(_computed, cells)).encode()).hexdigest()
 
 

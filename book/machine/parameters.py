@@ -38,9 +38,28 @@ def tags_of(cell: Mapping[str, Any]) -> set[str]:
     return set(cell["metadata"].get("tags", []))
 
 
+def read_notebook(path: Path) -> dict[str, Any]:
+    """A notebook, as JSON holds it.
+
+    Raises:
+        BookError: it is empty, cut off or something else; the message names it.
+    """
+    try:
+        notebook: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if isinstance(notebook["cells"], list) and isinstance(notebook["metadata"], dict):
+            return notebook
+        problem = "it holds no cells"
+    except (ValueError, KeyError, TypeError) as error:
+        problem = str(error)
+    raise BookError(
+        f"{path} is damaged or no notebook ({problem}): put a copy of it back, such as with "
+        f"`git checkout {path.name}` in its folder"
+    )
+
+
 def code_cells(template: Path) -> list[dict[str, Any]]:
     """The code cells of a notebook, with ``source`` as one string."""
-    notebook = json.loads(template.read_text("utf-8"))
+    notebook = read_notebook(template)
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     return [{**cell, "source": "".join(cell["source"])} for cell in cells]
 

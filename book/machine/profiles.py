@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from book.machine.dependencies import Modules, quoted_files
 from book.machine.parameters import as_declared, check_parameters, read_parameters
 from book.machine.project import BookError, Project
+from genkl.storage import DamagedFileError, load_json
 
 
 @dataclass(frozen=True)
@@ -35,20 +35,38 @@ def read_manifest(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
         raise BookError(f"no {path}: run this in the book's folder, or name it with --root")
     try:
         manifest = yaml.safe_load(path.read_text("utf-8")) or {}
-    except yaml.YAMLError as error:
+        return {
+            str(profile): {str(name): dict(given or {}) for name, given in (entries or {}).items()}
+            for profile, entries in manifest.items()
+        }
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
         raise BookError(f"{path}: {error}") from None
-    return {
-        str(profile): {str(name): dict(values or {}) for name, values in (entries or {}).items()}
-        for profile, entries in manifest.items()
-    }
 
 
 def read_overrides(project: Project) -> dict[str, dict[str, Any]]:
     """The parameters that the reader changed in this profile: notebook -> parameters."""
-    if not project.overrides.exists():
+    try:
+        overrides: dict[str, dict[str, Any]] = load_json(project.overrides)
+    except FileNotFoundError:
         return {}
-    overrides: dict[str, dict[str, Any]] = json.loads(project.overrides.read_text("utf-8"))
-    return overrides
+    except DamagedFileError as error:
+        raise BookError(
+            f"{error}; it holds the parameters that you changed: delete it to return to the "
+            "chapters' own, and change them again"
+        ) from None
+    return {name: values for name, values in overrides.items() if isinstance(values, dict)}
+
+
+def entries_of(project: Project) -> dict[str, dict[str, Any]]:
+    """The notebooks of a project's profile, with their parameters.
+
+    Raises:
+        BookError: no manifest, or no such profile in it.
+    """
+    manifest = read_manifest(project.root)
+    if project.profile not in manifest:
+        raise BookError(f"no profile {project.profile!r}; the profiles: {', '.join(manifest)}")
+    return manifest[project.profile]
 
 
 def plan(
@@ -70,10 +88,7 @@ def plan(
         BookError: an unknown profile, notebook or parameter, or a value of another type. The
             message lists the known ones.
     """
-    manifest = read_manifest(project.root)
-    if project.profile not in manifest:
-        raise BookError(f"no profile {project.profile!r}; the profiles: {', '.join(manifest)}")
-    entries = manifest[project.profile]
+    entries = entries_of(project)
     existing = project.names()
     for name in [*names, *entries]:
         if name not in existing:

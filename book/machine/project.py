@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from genkl.storage import alone
 
 PACKAGE = "genkl"
 DEFAULT_PROFILE = "quick"
@@ -61,6 +65,27 @@ class Project:
         """The names of all committed notebooks in the order of their numbers."""
         names = sorted(path.stem for path in self.notebooks.glob("*.ipynb"))
         return sorted(names, key=lambda name: int(re.match(r"\d*", name)[0] or 0))
+
+
+_AT_WORK: set[Path] = set()
+
+
+@contextlib.contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Let no other command work in a folder meanwhile; one that does is waited for.
+
+    What is called meanwhile may ask for the same folder.
+    """
+    if folder in _AT_WORK:
+        yield
+        return
+    waiting = f"Another command is at work in {folder}; this one goes on when it has ended ..."
+    with alone(folder / ".lock", lambda: say(waiting)):
+        _AT_WORK.add(folder)
+        try:
+            yield
+        finally:
+            _AT_WORK.discard(folder)
 
 
 @functools.cache
