@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,18 @@ VALUES, CHECKSUM = "genkl", "sha256"
 
 
 class DamagedFileError(ValueError):
-    """A file that is not what was written."""
+    """A file that is not what was written.
+
+    Args:
+        path: the file.
+        problem: how that is known.
+    """
+
+    def __init__(self, path: Path, problem: object) -> None:
+        super().__init__(
+            f"{path} is damaged or of another kind ({problem}): put a copy of it back, or delete "
+            "it if what it holds can be made again"
+        )
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
@@ -48,13 +59,25 @@ def write_together(files: Mapping[str | os.PathLike[str], bytes]) -> None:
     Raises:
         OSError: one can't be written; it is named. What was there stays, and nothing new is left.
     """
-    temporaries = {Path(path): _beside(path) for path in files}
-    new = []
-    try:
+    with _replacing_all(files) as temporaries:
         for (path, temporary), data in zip(temporaries.items(), files.values(), strict=True):
             with explained(path, temporary):
-                path.parent.mkdir(parents=True, exist_ok=True)
                 temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def _replacing_all(paths: Iterable[str | os.PathLike[str]]) -> Iterator[dict[Path, Path]]:
+    """Where each path is written at first, beside it; all take their places at the end."""
+    names = map(Path, paths)
+    temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in names}
+    new: list[Path] = []
+    try:
+        for path in temporaries:
+            with explained(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporaries
+        for path, temporary in temporaries.items():
+            with explained(path, temporary):
                 _sync(temporary)
         for path, temporary in temporaries.items():
             new += [] if path.exists() else [path]
@@ -83,16 +106,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OSError: it can't be written; the message says what to do, and what was there stays.
     """
-    path, temporary = Path(path), _beside(path)
-    try:
-        with explained(path, temporary):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            _sync(temporary)
-            os.replace(temporary, path)
-            _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _replacing_all([path]) as temporaries, explained(*next(iter(temporaries.items()))):
+        yield temporaries[Path(path)]
 
 
 @contextlib.contextmanager
@@ -191,12 +206,12 @@ def load_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text("utf-8"))
     except ValueError as error:
-        raise DamagedFileError(f"{path} is damaged or of another kind ({error})") from error
+        raise DamagedFileError(path, error) from error
     if not isinstance(values, dict):
-        raise DamagedFileError(f"{path} is of another kind: it holds no values by name")
+        raise DamagedFileError(path, "it holds no values by name")
     checksum = values.pop(CHECKSUM, None)
     if checksum not in (None, _json_checksum(values)):
-        raise DamagedFileError(f"{path} is damaged: its checksum does not match its content")
+        raise DamagedFileError(path, "its checksum does not match its content")
     return values
 
 
@@ -254,9 +269,9 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         text = metadata[VALUES]
         values = json.loads(text)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise DamagedFileError(f"{path} is damaged or of another kind ({error})") from error
+        raise DamagedFileError(path, error) from error
     if metadata.get(CHECKSUM) != hash_tensors(tensors, hashlib.sha256(text.encode())):
-        raise DamagedFileError(f"{path} is damaged: its checksum does not match its content")
+        raise DamagedFileError(path, "its checksum does not match its content")
     return tensors, values
 
 
@@ -282,11 +297,6 @@ def hash_tensors(tensors: Mapping[str, Tensor], digest: hashlib._Hash) -> str:
         held = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
         digest.update(held.numpy().data)
     return digest.hexdigest()
-
-
-def _beside(path: str | os.PathLike[str]) -> Path:
-    """Where a file is written at first: on the same file system."""
-    return Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
 
 
 def _sync(path: Path) -> None:

@@ -21,14 +21,8 @@ from typing import Any
 import numpy as np
 
 from book.machine.audience import student_notebook
-from book.machine.parameters import (
-    PARAMETERS,
-    read_notebook,
-    read_parameters,
-    tags_of,
-    with_parameters,
-)
-from book.machine.project import need, search_path
+from book.machine.parameters import PARAMETERS, read_parameters, tags_of, with_parameters
+from book.machine.project import need, read_notebook, search_path
 from genkl.storage import write_together
 from teaching.catalogue import QUESTIONS, homework_task
 

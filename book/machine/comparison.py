@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from book.machine.parameters import read_notebook
-from book.machine.project import PACKAGE, BookError, Project
+from book.machine.project import PACKAGE, BookError, Project, read_notebook
 
 NOT_MEASURED = {"seed", "seconds", "clean_labels", "index"}
 """Columns that tell runs apart, or that no two runs share."""

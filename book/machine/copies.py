@@ -8,14 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from book.machine.parameters import (
-    PARAMETERS,
-    assigned_values,
-    read_notebook,
-    tags_of,
-    with_parameters,
-)
-from book.machine.project import PACKAGE
+from book.machine.parameters import PARAMETERS, assigned_values, tags_of, with_parameters
+from book.machine.project import PACKAGE, read_notebook
 
 SETUP = "setup"
 """The tag of a cell that prepares a foreign machine, and that computes nothing."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import functools
 import hashlib
 import importlib.metadata
 import json
@@ -16,10 +15,10 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from book.machine.copies import SETUP, code_fingerprint
 from book.machine.parameters import (
@@ -32,21 +31,11 @@ from book.machine.parameters import (
     tags_of,
     with_parameters,
 )
-from book.machine.profiles import Job, entries_of, plan, read_overrides
-from book.machine.project import (
-    PACKAGE,
-    BookError,
-    Project,
-    at_work,
-    need,
-    relative,
-    say,
-    search_path,
-)
+from book.machine.profiles import Job, in_turn, plan, read_overrides
+from book.machine.project import PACKAGE, BookError, Project, need, relative, say, search_path
 from genkl.provenance import usable_cores
 from genkl.storage import explained, write_json
 
-T = TypeVar("T")
 HEARTBEAT_SECONDS = 20
 POLL_SECONDS = 0.05
 KERNEL_STARTS = 3
@@ -61,19 +50,6 @@ class Outcome:
     executed: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-
-
-def in_turn(function: Callable[..., T]) -> Callable[..., T]:
-    """Have one command at a time work on a profile: the next one finds what this one has done."""
-
-    @functools.wraps(function)
-    def in_its_turn(project: Project, *given: Any, **options: Any) -> T:
-        need("yaml")
-        entries_of(project)
-        with at_work(project.executed):
-            return function(project, *given, **options)
-
-    return in_its_turn
 
 
 @in_turn

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from book.machine.copies import SETUP
-from book.machine.parameters import read_notebook, tags_of
-from book.machine.project import BookError, Project, need
+from book.machine.parameters import tags_of
+from book.machine.project import BookError, Project, need, read_notebook
 from genkl.storage import write_atomically
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import io
-import json
 import re
 import tokenize
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from book.machine.project import BookError
+from book.machine.project import BookError, read_notebook
 
 PARAMETERS = "parameters"
 """The tag of a notebook's parameters cell, which is papermill's."""
@@ -36,25 +35,6 @@ class Parameter:
 def tags_of(cell: Mapping[str, Any]) -> set[str]:
     """The tags of a notebook's cell."""
     return set(cell["metadata"].get("tags", []))
-
-
-def read_notebook(path: Path) -> dict[str, Any]:
-    """A notebook, as JSON holds it.
-
-    Raises:
-        BookError: it is empty, cut off or something else; the message names it.
-    """
-    try:
-        notebook: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        if isinstance(notebook["cells"], list) and isinstance(notebook["metadata"], dict):
-            return notebook
-        problem = "it holds no cells"
-    except (ValueError, KeyError, TypeError) as error:
-        problem = str(error)
-    raise BookError(
-        f"{path} is damaged or no notebook ({problem}): put a copy of it back, such as with "
-        f"`git checkout {path.name}` in its folder"
-    )
 
 
 def code_cells(template: Path) -> list[dict[str, Any]]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from book.machine.dependencies import Modules, quoted_files
 from book.machine.parameters import as_declared, check_parameters, read_parameters
-from book.machine.project import BookError, Project
-from genkl.storage import DamagedFileError, load_json
+from book.machine.project import BookError, Project, need, say
+from genkl.storage import DamagedFileError, alone, load_json
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Job:
 
 def read_manifest(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """``notebooks/manifest.yml``: profile -> notebook -> parameters."""
+    need("yaml")
     import yaml
 
     path = root / "notebooks" / "manifest.yml"
@@ -67,6 +72,39 @@ def entries_of(project: Project) -> dict[str, dict[str, Any]]:
     if project.profile not in manifest:
         raise BookError(f"no profile {project.profile!r}; the profiles: {', '.join(manifest)}")
     return manifest[project.profile]
+
+
+_AT_WORK: set[Path] = set()
+
+
+@contextlib.contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Let no other command work in a folder meanwhile; one that does is waited for.
+
+    What is called meanwhile may ask for the same folder.
+    """
+    if folder in _AT_WORK:
+        yield
+        return
+    waiting = f"Another command is at work in {folder}; this one goes on when it has ended ..."
+    with alone(folder / ".lock", lambda: say(waiting)):
+        _AT_WORK.add(folder)
+        try:
+            yield
+        finally:
+            _AT_WORK.discard(folder)
+
+
+def in_turn(function: Callable[..., T]) -> Callable[..., T]:
+    """Have one command at a time work on a profile: the next one finds what this one has done."""
+
+    @functools.wraps(function)
+    def in_its_turn(project: Project, *given: Any, **options: Any) -> T:
+        entries_of(project)
+        with at_work(project.executed):
+            return function(project, *given, **options)
+
+    return in_its_turn
 
 
 def plan(

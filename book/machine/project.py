@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.util
+import json
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from genkl.storage import alone
+from typing import Any
 
 PACKAGE = "genkl"
 DEFAULT_PROFILE = "quick"
@@ -67,25 +65,23 @@ class Project:
         return sorted(names, key=lambda name: int(re.match(r"\d*", name)[0] or 0))
 
 
-_AT_WORK: set[Path] = set()
+def read_notebook(path: Path) -> dict[str, Any]:
+    """A notebook, as JSON holds it.
 
-
-@contextlib.contextmanager
-def at_work(folder: Path) -> Iterator[None]:
-    """Let no other command work in a folder meanwhile; one that does is waited for.
-
-    What is called meanwhile may ask for the same folder.
+    Raises:
+        BookError: it is empty, cut off or something else; the message names it.
     """
-    if folder in _AT_WORK:
-        yield
-        return
-    waiting = f"Another command is at work in {folder}; this one goes on when it has ended ..."
-    with alone(folder / ".lock", lambda: say(waiting)):
-        _AT_WORK.add(folder)
-        try:
-            yield
-        finally:
-            _AT_WORK.discard(folder)
+    try:
+        notebook: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if isinstance(notebook["cells"], list) and isinstance(notebook["metadata"], dict):
+            return notebook
+        problem = "it holds no cells"
+    except (ValueError, KeyError, TypeError) as error:
+        problem = str(error)
+    raise BookError(
+        f"{path} is damaged or no notebook ({problem}): put a copy of it back, such as with "
+        f"`git checkout {path.name}` in its folder"
+    )
 
 
 @functools.cache

@@ -20,8 +20,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from book.machine.audience import AUDIENCES, check_audience
-from book.machine.execution import execute, in_turn, summarize
-from book.machine.project import BookError, Project, at_work, need, say, search_path
+from book.machine.execution import execute, summarize
+from book.machine.profiles import at_work, in_turn
+from book.machine.project import BookError, Project, need, say, search_path
 from genkl.provenance import usable_cores
 from genkl.storage import explained, write_json
 

@@ -95,9 +95,7 @@ class Checkpoint:
                 grouped[group][name] = tensor
             return grouped, values
         if damaged is not None:
-            raise DamagedFileError(
-                f"{damaged}; delete it to start this phase anew (finished ones stay)"
-            ) from damaged
+            raise damaged
         return None
 
     def remove(self) -> None:

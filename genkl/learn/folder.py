@@ -21,8 +21,9 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,6 @@ from genkl.learn.result import FitResult, Round, round_to_dict
 from genkl.learn.trainer import Watch
 from genkl.provenance import provenance
 from genkl.storage import (
-    DamagedFileError,
     alone,
     explained,
     load_json,
@@ -61,6 +61,25 @@ def is_used(folder: Path) -> bool:
     return folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir())
 
 
+def in_use(run_dir: str | os.PathLike[str] | None) -> contextlib.AbstractContextManager[None]:
+    """Let no other process run in a folder meanwhile.
+
+    Raises:
+        FileExistsError: one does.
+    """
+
+    def refuse() -> None:
+        raise FileExistsError(
+            f"run_dir {run_dir} is at work in another process; wait for it, or name a new folder"
+        )
+
+    folder = Path(run_dir or "")
+    is_foreign = is_used(folder) and not (folder / RUN_FILE).exists()
+    if run_dir is None or is_foreign:
+        return contextlib.nullcontext()
+    return alone(folder / LOCK_FILE, refuse)
+
+
 class RunFolder:
     """A run's folder. Only the first process writes; the others wait for it.
 
@@ -72,8 +91,7 @@ class RunFolder:
         every: steps between two checkpoints of the phase in progress.
 
     Raises:
-        FileExistsError: the folder holds a run, and resume is False; or other files; or another
-            process is at work in it.
+        FileExistsError: the folder holds a run, and resume is False; or other files.
         DamagedFileError: what says which run it holds is damaged.
         ValueError: it holds another run; the message names the first setting that differs.
     """
@@ -91,17 +109,9 @@ class RunFolder:
         self.identity = json.loads(json.dumps(identity))
         self._refuse_another_run(resume)
         engine.wait()
-        with contextlib.ExitStack() as lock:
-            if engine.is_first:
-                lock.enter_context(alone(path / LOCK_FILE, self._refuse_another_process))
-            if engine.is_first and not self._file.exists():
-                write_json(self._file, {"identity": self.identity, "provenance": provenance()})
-            self._lock = lock.pop_all()
+        if engine.is_first and not self._file.exists():
+            write_json(self._file, {"identity": self.identity, "provenance": provenance()})
         engine.wait()
-
-    def close(self) -> None:
-        """Let other processes work in the folder."""
-        self._lock.close()
 
     @property
     def _file(self) -> Path:
@@ -119,13 +129,7 @@ class RunFolder:
                 f"run_dir {self.path} holds a run; pass resume=True (--resume) to go on with it, "
                 "or name a new folder"
             )
-        try:
-            found = load_json(self._file).get("identity")
-        except DamagedFileError as error:
-            raise DamagedFileError(
-                f"{error}; nothing else says what the run was made with: put a copy of the file "
-                "back, or name a new folder"
-            ) from error
+        found = load_json(self._file).get("identity")
         difference = first_difference(found, self.identity)
         if difference is not None:
             name, theirs, ours = difference
@@ -133,11 +137,6 @@ class RunFolder:
                 f"run_dir {self.path} holds a run with {name} = {theirs!r}, and now it is "
                 f"{ours!r}; use the same settings, or a new folder"
             )
-
-    def _refuse_another_process(self) -> None:
-        raise FileExistsError(
-            f"run_dir {self.path} is at work in another process; wait for it, or name a new folder"
-        )
 
     def finished(self) -> set[str]:
         """Units that won't be trained again: those kept, and those that a kept one went on from."""
@@ -160,8 +159,7 @@ class RunFolder:
         path = self._model_path(unit)
         if not path.exists():
             return None
-        with _can_be_made_again():
-            tensors, values = load_tensors(path)
+        tensors, values = load_tensors(path)
         model.load_state_dict(tensors)
         return [FitResult(**fields) for fields in values["fits"]]
 
@@ -185,8 +183,7 @@ class RunFolder:
         path = self.path / "predictions" / f"{name}.safetensors"
         if not path.exists():
             return None
-        with _can_be_made_again():
-            return {key: tensor.numpy() for key, tensor in load_tensors(path)[0].items()}
+        return {key: tensor.numpy() for key, tensor in load_tensors(path)[0].items()}
 
     def save_predictions(self, name: str, **arrays: np.ndarray) -> None:
         """Keep averaged predictions."""
@@ -205,17 +202,7 @@ class RunFolder:
         if self.engine.is_first and not path.exists():
             write_json(path, {**plain(values), "provenance": provenance()})
         self.engine.wait()
-        with _can_be_made_again():
-            return load_json(path)
-
-
-@contextlib.contextmanager
-def _can_be_made_again() -> Iterator[None]:
-    """Say so of a damaged file."""
-    try:
-        yield
-    except DamagedFileError as error:
-        raise DamagedFileError(f"{error}; delete it, and what it held is made again") from error
+        return load_json(path)
 
 
 # -- the log and the bar ---------------------------------------------------------------------------
@@ -380,12 +367,7 @@ class Recorder:
                 resume=options.resume,
                 every=options.checkpoint_every,
             )
-        try:
-            return Recorder(folder, RunBar(title, steps, options.progress and engine.is_first))
-        except BaseException:
-            if folder is not None:
-                folder.close()
-            raise
+        return Recorder(folder, RunBar(title, steps, options.progress and engine.is_first))
 
     def checkpoint(self, units: Sequence[str]) -> Checkpoint | None:
         """Where the phase of these units, trained together, is kept while it goes on."""
@@ -457,12 +439,8 @@ class Recorder:
     def close(self) -> None:
         """Leave the bar as it is, and write what the log still holds."""
         self.bar.close()
-        try:
-            if self.log is not None:
-                self.log.close()
-        finally:
-            if self.folder is not None:
-                self.folder.close()
+        if self.log is not None:
+            self.log.close()
 
 
 # -- what runs -------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def test_if_both_are_damaged_it_says_what_to_do(tmp_path):
         train(checkpoint, stop_at=12)
     for path in (checkpoint.path, checkpoint.previous):
         path.write_bytes(b"?")
-    with pytest.raises(DamagedFileError, match="delete it to start this phase anew"):
+    with pytest.raises(DamagedFileError, match="or delete it if what it holds can be made again"):
         train(checkpoint)
 
 
