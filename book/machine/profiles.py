@@ -52,6 +52,9 @@ def read_overrides(project: Project) -> dict[str, dict[str, Any]]:
     """The parameters that the reader changed in this profile: notebook -> parameters."""
     try:
         overrides: dict[str, dict[str, Any]] = load_json(project.overrides)
+        if not all(isinstance(values, dict) for values in overrides.values()):
+            raise DamagedFileError(project.overrides, "it holds no parameters by chapter")
+        return overrides
     except FileNotFoundError:
         return {}
     except DamagedFileError as error:
@@ -59,7 +62,6 @@ def read_overrides(project: Project) -> dict[str, dict[str, Any]]:
             f"{error}; it holds the parameters that you changed: delete it to return to the "
             "chapters' own, and change them again"
         ) from None
-    return {name: values for name, values in overrides.items() if isinstance(values, dict)}
 
 
 def entries_of(project: Project) -> dict[str, dict[str, Any]]:
