@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         project = Project((options.root or _find_root()).resolve(), options.profile)
         return int(options.run(project, options))
-    except BookError as error:
+    except (BookError, OSError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from book.machine.project import PACKAGE, BookError, Project
+from book.machine.project import PACKAGE, BookError, Project, read_notebook
 
 NOT_MEASURED = {"seed", "seconds", "clean_labels", "index"}
 """Columns that tell runs apart, or that no two runs share."""
@@ -160,7 +160,10 @@ def read_record(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise BookError(f"no record {path}: {error.strerror}") from None
     except ValueError as error:
-        raise BookError(f"{path} is no record: {error}") from None
+        raise BookError(
+            f"{path} is damaged or no record ({error}): make it again, such as with `python -m "
+            f"book execute {path.stem} --force`"
+        ) from None
     if not isinstance(record, dict) or not isinstance(record.get("tables"), dict):
         raise BookError(f"{path} is no record: it has no tables")
     return record
@@ -168,7 +171,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def chosen_columns(project: Project, name: str) -> Chosen | None:
     """What a notebook's metadata names for comparison (``genkl: {compare: ...}``)."""
-    notebook = json.loads(project.template(name).read_text("utf-8"))
+    notebook = read_notebook(project.template(name))
     compare: Chosen | None = notebook["metadata"].get(PACKAGE, {}).get("compare")
     return compare
 

@@ -100,6 +100,23 @@ def checked_destination(
     return path
 
 
+def files_read(options: argparse.Namespace, folder: Path | None = None) -> list[Path]:
+    """The files that a command may read: whatever its options name, but for what it writes.
+
+    Args:
+        options: of the command.
+        folder: that they may be relative to, beside the present one.
+    """
+    told = [text for name, text in vars(options).items() if name not in ("out", "csv")]
+    named = [
+        os.path.join(place, os.path.expanduser(text))
+        for text in told
+        for place in ("", folder or "")
+        if isinstance(text, str | Path)
+    ]
+    return [Path(path) for path in named if os.path.isfile(path)]
+
+
 @contextlib.contextmanager
 def writing(argument: str) -> Iterator[None]:
     """Say which argument was to be written where the system refuses to."""

@@ -202,8 +202,7 @@ def add_parser(areas: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from genkl.cli.files import writing
-    from genkl.report import Criteria, write_page, write_table
+    from genkl.report import Criteria, write_page
 
     source = Path(options.source).expanduser()
     if not source.exists():
@@ -229,8 +228,6 @@ def _report(options: argparse.Namespace) -> None:
         _show_plan(plan() | {"page": str(page), "table": str(table), "settings": criteria}, options)
         return
     found, images = assessed()
-    with writing("--csv"):
-        write_table(found, table)
     write_page(
         found,
         page,
@@ -238,6 +235,7 @@ def _report(options: argparse.Namespace) -> None:
         title=options.title or source.resolve().name,
         max_thumbnails=options.max_thumbnails,
         csv_name=table.name,
+        table=table,
         progress=_watched(),
     )
     _show(found, page, table, options)
@@ -255,15 +253,15 @@ def _given(options: argparse.Namespace, names: Any) -> dict[str, Any]:
 
 def _destinations(options: argparse.Namespace, source: Path) -> tuple[Path, Path]:
     """Where the page and the table go; neither is a file to read from."""
-    from genkl.cli.files import checked_destination
+    from genkl.cli.files import checked_destination, files_read
 
-    page = checked_destination("--out", options.out, [], options.overwrite)
+    read = files_read(options, source)
+    page = checked_destination("--out", options.out, read, options.overwrite)
     if page.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out is {page}; the page's name must end in .html")
     table = Path(options.csv) if options.csv else page.with_suffix(".csv")
     if table.suffix.lower() != ".csv":
         raise ValueError(f"--csv is {table}; the table's name must end in .csv")
-    read = [path for path in (source, Path(options.labels or source)) if path.is_file()]
     return page, checked_destination("--csv", table, read, options.overwrite)
 
 

@@ -264,14 +264,12 @@ def changed(config: Any, key: str, value: Any) -> Any:
         raise ValueError(f"--set {key} is {value!r}, of a wrong kind ({error})") from error
 
 
-def _in_use(run_dir: Path) -> bool:
-    return run_dir.exists() and any(run_dir.iterdir())
-
-
 def _refuse_used(run_dir: Path, resume: bool) -> None:
     """Say so before data is loaded, not after; the first of several processes does."""
+    from genkl.learn.folder import is_used
+
     ranks = {os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")}
-    if ranks == {"0"} and _in_use(run_dir) and not resume:
+    if ranks == {"0"} and is_used(run_dir) and not resume:
         raise FileExistsError(
             f"--run-dir {run_dir} is in use; add --resume to go on with its run, or name a new one"
         )
@@ -281,7 +279,7 @@ def _show_plan(
     options: argparse.Namespace, method: str, dataset: Any, config: GenKLConfig, **settings: Any
 ) -> None:
     """Print settings and amounts of work."""
-    from genkl.learn.folder import describe
+    from genkl.learn.folder import describe, is_used
 
     engine, backbone, run_dir = (settings[name] for name in ("engine", "backbone", "run_dir"))
     facts = {
@@ -303,7 +301,7 @@ def _show_plan(
         "config": dataclasses.asdict(config),
         "engine": dataclasses.asdict(engine),
         "plan": _amounts(method, config),
-        "run_dir in use": _in_use(run_dir),
+        "run_dir in use": is_used(run_dir),
         "resume": options.resume,
     }
     if options.json:

@@ -10,6 +10,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -24,7 +25,7 @@ from genkl.data.images import as_images
 from genkl.engine import Engine, as_engine
 from genkl.features import EFFICIENTNET_LITE0, Backbone, featurize
 from genkl.learn.config import GenKLConfig
-from genkl.learn.folder import Recorder, describe, identity_of, plain
+from genkl.learn.folder import Recorder, describe, identity_of, in_use, plain
 from genkl.learn.iteration import (
     Iteration,
     Learned,
@@ -149,11 +150,11 @@ def launch(course: Course, dataset: NoisyDataset, seed: int, options: RunOptions
         **course.identity,
     }
     title = f"{course.method}, seed {seed}"
-    recorder = Recorder.open(options, engine, identity, title, course.steps)
-    setup = Setup(
-        dataset, course.config, seed, options.make_model, engine, course.published, recorder
-    )
-    try:
+    in_folder = in_use(options.run_dir if engine.is_first else None)
+    with in_folder, closing(Recorder.open(options, engine, identity, title, course.steps)) as kept:
+        setup = Setup(
+            dataset, course.config, seed, options.make_model, engine, course.published, kept
+        )
         rounds, models, facts = course.learn(setup)
         run = Run(
             course.method,
@@ -168,10 +169,8 @@ def launch(course: Course, dataset: NoisyDataset, seed: int, options: RunOptions
             dict(course.settings or {}),
             dict(facts),
         )
-        recorder.finish(run_to_dict(run))
+        kept.finish(run_to_dict(run))
         return run
-    finally:
-        recorder.close()
 
 
 def ready_to_learn(

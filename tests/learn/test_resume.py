@@ -97,7 +97,7 @@ def test_if_both_are_damaged_it_says_what_to_do(tmp_path):
         train(checkpoint, stop_at=12)
     for path in (checkpoint.path, checkpoint.previous):
         path.write_bytes(b"?")
-    with pytest.raises(DamagedFileError, match="delete it to start this phase anew"):
+    with pytest.raises(DamagedFileError, match="or delete it if what it holds can be made again"):
         train(checkpoint)
 
 
@@ -279,7 +279,8 @@ def test_what_a_run_leaves_behind(whole):
     }
     rounds = {kind for r in (1, 2) for kind in (f"rounds/round-{r}.json",
               f"predictions/round-{r}.safetensors")}  # fmt: skip
-    assert names - boards == models | rounds | {"run.json", "log.jsonl", "log.csv", "record.json"}
+    own = {".lock", "run.json", "log.jsonl", "log.csv", "record.json"}
+    assert names - boards == models | rounds | own
     record = json.loads((folder / "rounds" / "round-1.json").read_text())
     assert record["provenance"]["packages"]["torch"]
     assert record["provenance"]["machine"]["cores"]

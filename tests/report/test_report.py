@@ -750,3 +750,36 @@ def test_a_folder_has_no_use_for_options_of_a_table(colors: Path, tmp_path: Path
         main(["report", str(colors), "--weights", "random", "--out", str(tmp_path / "a.html")]) == 1
     )
     assert "no --backbone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        ["ph", "--labels", "labels.csv", "--out", "ph/labels.html"],  # lies in the folder
+        ["ph", "--labels", "ph/../ph/labels.csv", "--csv", "ph/labels.csv"],
+        ["ph", "--labels", "labels.csv", "--csv", "link.csv"],
+        ["ph", "--labels", "labels.csv", "--csv", "hard.csv"],
+        ["p.csv", "--conforming", "c.csv", "--csv", "c.csv"],
+        ["p.csv", "--labels", "ph/labels.csv", "--csv", "ph/labels.csv"],
+        ["p.csv", "--labels", "page.html", "--out", "page.html"],  # before it is refused
+    ],
+)
+def test_no_file_that_is_read_is_written_to(named, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ph").mkdir()
+    for name in ("ph/labels.csv", "p.csv", "c.csv", "page.html"):
+        (tmp_path / name).write_text(f"the {name} of a user")
+    (tmp_path / "link.csv").symlink_to("ph/labels.csv")
+    (tmp_path / "hard.csv").hardlink_to(tmp_path / "ph/labels.csv")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    for dry in ([], ["--dry-run"]):
+        assert main(["report", *named, "--overwrite", *dry]) == 1
+        assert "is a file to read from; choose another name" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_names_that_are_no_files_protect_nothing(table: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ["report", str(table), "--id", "image", "--label-column", "given", "--dry-run"]
+    for title in ("~nobody", "long" * 100, "nul\0"):
+        assert main([*asked, "--title", title]) == 0
