@@ -129,6 +129,14 @@ def test_a_run_on_a_full_disk_stops_with_its_reason_and_goes_on(
         assert numbers(share / "run") == undisturbed, moment
 
 
+def test_what_a_kill_before_the_first_file_leaves_is_no_other_run(
+    share: Path, undisturbed: dict
+) -> None:
+    (share / ".run.json.123.tmp").write_text("{")
+    go_on_in(share)
+    assert numbers(share) == undisturbed
+
+
 def test_computed_features_are_returned_where_they_cannot_be_kept(
     share: Path, monkeypatch, caplog
 ) -> None:
