@@ -91,7 +91,8 @@ def _replacing_all(paths: Iterable[str | os.PathLike[str]]) -> Iterator[dict[Pat
         raise
     finally:
         for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 @contextlib.contextmanager
