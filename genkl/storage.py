@@ -83,6 +83,7 @@ def _replacing_all(paths: Iterable[str | os.PathLike[str]]) -> Iterator[dict[Pat
             new += [] if path.exists() else [path]
             with explained(path, temporary):
                 os.replace(temporary, path)
+            with contextlib.suppress(OSError):  # shares and Windows can't, and the file is there
                 _sync(path.parent)
     except OSError:
         for path in new:
@@ -90,7 +91,8 @@ def _replacing_all(paths: Iterable[str | os.PathLike[str]]) -> Iterator[dict[Pat
         raise
     finally:
         for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 @contextlib.contextmanager
@@ -146,19 +148,16 @@ def alone(path: Path, meanwhile: Callable[[], None]) -> Iterator[None]:
         path: a file that stands for the work; made, and left behind.
         meanwhile: called if another process is at work, before waiting for it; or raises.
     """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as file:
         try:
+            import fcntl
+
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             meanwhile()
             fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
+        except (ImportError, OSError):
             pass
         yield
 
@@ -300,18 +299,9 @@ def hash_tensors(tensors: Mapping[str, Tensor], digest: hashlib._Hash) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Have the system write a file, or a folder's list of files, to the disk.
-
-    Against a failing power supply alone: a file system that can't do it for this kind of thing is
-    as good as any.
-    """
-    if path.is_dir() and os.name != "posix":
-        return
+    """Have the system write a file, or a folder's list of files, to the disk."""
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF):
-            raise
     finally:
         os.close(handle)

@@ -10,6 +10,7 @@ import contextlib
 import csv
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
@@ -255,13 +256,10 @@ def _as_text(notebook: Mapping[str, Any]) -> str:
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
-def _write(
-    texts: Mapping[Path, str], folder: Path, overwrite: bool, read: Iterable[str | Path]
-) -> None:
+def _write(texts: Mapping[Path, str], folder: Path, overwrite: bool, read: Iterable[Any]) -> None:
     existing = [folder / name for name in texts if (folder / name).exists()]
-    own = [path for path in (*read, *TEMPLATES.glob("*.*")) if Path(path).exists()]
-    for path in existing:
-        if any(path.samefile(source) for source in own):
+    for path, source in itertools.product(existing, (*read, *TEMPLATES.glob("*.*"))):
+        if path.samefile(source):
             raise FileExistsError(f"{path} is a file to read from; name another folder")
     if existing and not overwrite:
         raise FileExistsError(

@@ -160,10 +160,7 @@ def read_record(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise BookError(f"no record {path}: {error.strerror}") from None
     except ValueError as error:
-        raise BookError(
-            f"{path} is damaged or no record ({error}): make it again, such as with `python -m "
-            f"book execute {path.stem} --force`"
-        ) from None
+        raise BookError(f"{path} is no record: {error}; execute its notebook --force") from None
     if not isinstance(record, dict) or not isinstance(record.get("tables"), dict):
         raise BookError(f"{path} is no record: it has no tables")
     return record

@@ -108,13 +108,9 @@ def files_read(options: argparse.Namespace, folder: Path | None = None) -> list[
         folder: that they may be relative to, beside the present one.
     """
     told = [text for name, text in vars(options).items() if name not in ("out", "csv")]
-    named = [
-        os.path.join(place, os.path.expanduser(text))
-        for text in told
-        for place in ("", folder or "")
-        if isinstance(text, str | Path)
-    ]
-    return [Path(path) for path in named if os.path.isfile(path)]
+    texts = [os.path.expanduser(text) for text in told if isinstance(text, str)]
+    paths = [Path(place, text) for text in texts for place in ("", folder or "")]
+    return [path for path in paths if os.path.isfile(path)]
 
 
 @contextlib.contextmanager

@@ -32,22 +32,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from genkl import storage
 from genkl.data import NoisyDataset
 from genkl.engine import Engine
 from genkl.learn.checkpoint import Checkpoint
 from genkl.learn.result import FitResult, Round, round_to_dict
 from genkl.learn.trainer import Watch
 from genkl.provenance import provenance
-from genkl.storage import (
-    alone,
-    explained,
-    load_json,
-    load_tensors,
-    plain,
-    save_tensors,
-    write_atomically,
-    write_json,
-)
 
 if TYPE_CHECKING:
     from genkl.learn.run import RunOptions
@@ -77,7 +68,7 @@ def in_use(run_dir: str | os.PathLike[str] | None) -> contextlib.AbstractContext
     is_foreign = is_used(folder) and not (folder / RUN_FILE).exists()
     if run_dir is None or is_foreign:
         return contextlib.nullcontext()
-    return alone(folder / LOCK_FILE, refuse)
+    return storage.alone(folder / LOCK_FILE, refuse)
 
 
 class RunFolder:
@@ -110,7 +101,7 @@ class RunFolder:
         self._refuse_another_run(resume)
         engine.wait()
         if engine.is_first and not self._file.exists():
-            write_json(self._file, {"identity": self.identity, "provenance": provenance()})
+            storage.write_json(self._file, {"identity": self.identity, "provenance": provenance()})
         engine.wait()
 
     @property
@@ -129,7 +120,7 @@ class RunFolder:
                 f"run_dir {self.path} holds a run; pass resume=True (--resume) to go on with it, "
                 "or name a new folder"
             )
-        found = load_json(self._file).get("identity")
+        found = storage.load_json(self._file).get("identity")
         difference = first_difference(found, self.identity)
         if difference is not None:
             name, theirs, ours = difference
@@ -159,7 +150,7 @@ class RunFolder:
         path = self._model_path(unit)
         if not path.exists():
             return None
-        tensors, values = load_tensors(path)
+        tensors, values = storage.load_tensors(path)
         model.load_state_dict(tensors)
         return [FitResult(**fields) for fields in values["fits"]]
 
@@ -167,7 +158,7 @@ class RunFolder:
         """Keep a model that has finished a unit."""
         if self.engine.is_first:
             values = {"fits": [dataclasses.asdict(fitted) for fitted in fits]}
-            save_tensors(self._model_path(unit), model.state_dict(), values)
+            storage.save_tensors(self._model_path(unit), model.state_dict(), values)
         self.engine.wait()
 
     def drop_model(self, unit: str) -> None:
@@ -183,13 +174,13 @@ class RunFolder:
         path = self.path / "predictions" / f"{name}.safetensors"
         if not path.exists():
             return None
-        return {key: tensor.numpy() for key, tensor in load_tensors(path)[0].items()}
+        return {key: tensor.numpy() for key, tensor in storage.load_tensors(path)[0].items()}
 
     def save_predictions(self, name: str, **arrays: np.ndarray) -> None:
         """Keep averaged predictions."""
         if self.engine.is_first:
             tensors: dict[str, Tensor] = {k: torch.from_numpy(a) for k, a in arrays.items()}
-            save_tensors(self.path / "predictions" / f"{name}.safetensors", tensors, {})
+            storage.save_tensors(self.path / "predictions" / f"{name}.safetensors", tensors, {})
         self.engine.wait()
 
     def keep_values(self, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,9 +191,9 @@ class RunFolder:
         """
         path = self.path / f"{name}.json"
         if self.engine.is_first and not path.exists():
-            write_json(path, {**plain(values), "provenance": provenance()})
+            storage.write_json(path, {**storage.plain(values), "provenance": provenance()})
         self.engine.wait()
-        return load_json(path)
+        return storage.load_json(path)
 
 
 # -- the log and the bar ---------------------------------------------------------------------------
@@ -238,11 +229,11 @@ class RunLog:
         events = folder / "tensorboard" / "events"
         self.jsonl, self.csv = folder / "log.jsonl", folder / "log.csv"
         rows = [row for row in read_log(self.jsonl) if row["unit"] in finished]
-        write_atomically(self.jsonl, "".join(_line(row) for row in rows).encode())
-        write_atomically(self.csv, (",".join(COLUMNS) + "\n").encode())
-        self._append_to_table(rows)
+        storage.write_atomically(self.jsonl, "".join(_line(row) for row in rows).encode())
+        storage.write_atomically(self.csv, (",".join(COLUMNS) + "\n").encode())
         # Without `SummaryWriter`, whose thread waits for ever once the disk has been full.
-        with explained(events):
+        with storage.explained(folder):
+            self._append_to_table(rows)
             events.parent.mkdir(exist_ok=True)
             self.board = EventsWriter(str(events))
 
@@ -252,18 +243,17 @@ class RunLog:
         from tensorboardX.summary import scalar
 
         row = {"unit": unit, **entry, "flagged": flagged}
-        with explained(self.jsonl), open(self.jsonl, "a", encoding="utf-8") as file:
-            file.write(_line(row))
-        self._append_to_table([row])
-        for name in COLUMNS[2:]:
-            if not _is_nan(row.get(name)):
-                shown = scalar(f"{unit}/{name}", row[name])
-                event = Event(wall_time=time.time(), step=int(row["step"]), summary=shown)
-                with explained(self.jsonl.with_name("tensorboard")):
-                    self.board.write_event(event)
+        with storage.explained(self.jsonl.parent):
+            with open(self.jsonl, "a", encoding="utf-8") as file:
+                file.write(_line(row))
+            self._append_to_table([row])
+            for name in COLUMNS[2:]:
+                if not _is_nan(row.get(name)):
+                    shown, at = scalar(f"{unit}/{name}", row[name]), int(row["step"])
+                    self.board.write_event(Event(wall_time=time.time(), step=at, summary=shown))
 
     def _append_to_table(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        with explained(self.csv), open(self.csv, "a", encoding="utf-8", newline="") as file:
+        with open(self.csv, "a", encoding="utf-8", newline="") as file:
             table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             table.writerows(
                 {n: "" if _is_nan(row.get(n)) else row.get(n) for n in COLUMNS} for row in rows
@@ -271,7 +261,7 @@ class RunLog:
 
     def close(self) -> None:
         """Write what TensorBoard's writer still holds."""
-        with explained(self.jsonl.with_name("tensorboard")):
+        with storage.explained(self.jsonl.parent):
             self.board.close()
 
 
@@ -332,7 +322,7 @@ class RunBar:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(plain({name: row.get(name) for name in COLUMNS})) + "\n"
+    return json.dumps(storage.plain({name: row.get(name) for name in COLUMNS})) + "\n"
 
 
 class Recorder:

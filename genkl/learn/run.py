@@ -25,7 +25,7 @@ from genkl.data.images import as_images
 from genkl.engine import Engine, as_engine
 from genkl.features import EFFICIENTNET_LITE0, Backbone, featurize
 from genkl.learn.config import GenKLConfig
-from genkl.learn.folder import Recorder, describe, identity_of, in_use, plain
+from genkl.learn.folder import Recorder, describe, identity_of, in_use
 from genkl.learn.iteration import (
     Iteration,
     Learned,
@@ -49,6 +49,7 @@ from genkl.relabel import (
     relabel_instances,
     reverse_class_ratio,
 )
+from genkl.storage import plain
 
 PUBLISHED_RUN = PUBLISHED_RELABELLING | PUBLISHED_TRAINING | Published.SELECTION_ON_TEST
 """The switches that `run_genkl` implements: all of them."""

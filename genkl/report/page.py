@@ -23,7 +23,7 @@ from genkl import __version__
 from genkl.data.images import ImageError, ImageFiles, Images
 from genkl.provenance import usable_cores
 from genkl.report.assessment import FINE, KINDS, WRONG, Assessment
-from genkl.report.table import as_csv, no_class_name
+from genkl.report.table import no_class_name, to_frame
 from genkl.storage import write_together
 
 SIDE = 128
@@ -90,8 +90,10 @@ def write_page(
         "script": _asset("report.js"),
     }
     whole = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _asset("report.html"))
-    more = {} if table is None else {Path(table): as_csv(assessment)}
-    write_together({path: whole.encode("utf-8"), **more})
+    files = {path: whole.encode("utf-8")}
+    if table is not None:
+        files[Path(table)] = to_frame(assessment).to_csv(index=False).encode()
+    write_together(files)
     return path
 
 

@@ -64,9 +64,4 @@ def write_table(assessment: Assessment, path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: it can't be written.
     """
-    write_atomically(path, as_csv(assessment))
-
-
-def as_csv(assessment: Assessment) -> bytes:
-    """`to_frame` as CSV, in UTF-8."""
-    return to_frame(assessment).to_csv(index=False).encode()
+    write_atomically(path, to_frame(assessment).to_csv(index=False).encode())

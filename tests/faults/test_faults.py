@@ -23,11 +23,12 @@ import pytest
 import torch
 from faulty import Disk, contents, snapshots, some
 from runs import numbers
-from test_book_execution import command, instant, project, write  # noqa: F401
+from test_book_execution import built, command, instant, project, write  # noqa: F401
 from torch import nn
 
 from book.machine.profiles import read_overrides
 from book.machine.project import Project
+from book.machine.rendering import render
 from genkl import GenKLConfig, Phase, load_dataset, run_genkl
 from genkl.cli import main as genkl
 from genkl.features import Backbone, extract_features
@@ -127,6 +128,14 @@ def test_a_run_on_a_full_disk_stops_with_its_reason_and_goes_on(
         assert not list(share.rglob("*.tmp"))
         go_on_in(share / "run")
         assert numbers(share / "run") == undisturbed, moment
+
+
+def test_what_a_kill_before_the_first_file_leaves_is_no_other_run(
+    share: Path, undisturbed: dict
+) -> None:
+    (share / ".run.json.123.tmp").write_text("{")
+    go_on_in(share)
+    assert numbers(share) == undisturbed
 
 
 def test_computed_features_are_returned_where_they_cannot_be_kept(
@@ -313,10 +322,26 @@ def test_two_commands_of_a_book_take_turns_and_a_killed_one_keeps_nobody_waiting
     assert "Another command" not in capsys.readouterr().out
 
 
+def test_a_rendering_waits_for_another_and_finds_its_work_done(
+    book: Project,
+    built: list[str],  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    render(book)
+    for lock in (book.executed / ".lock", book.html.parent / ".lock"):
+        capsys.readouterr()
+        with held(lock) as other:
+            threading.Timer(0.3, other.kill).start()
+            assert render(book).read_text() == "quick 1"
+        assert "Another command is at work" in capsys.readouterr().out
+    assert built == ["quick"]
+
+
 CHAPTER = """
 import shutil, sys, time
 from book.machine import execution
 from book.machine.project import Project
+from book.machine.rendering import render
 
 class Started:
     returncode = 0

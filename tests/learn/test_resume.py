@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 
@@ -300,3 +301,27 @@ def test_tensorboard_can_read_the_events(whole):
             at += 16 + length
     assert "round-1-model-0-train/nc_loss" in tags
     assert "round-2-model-1-finetune/val_accuracy" in tags
+
+
+@pytest.mark.parametrize("left", [b"", b"{", b"null"])
+@pytest.mark.parametrize(
+    ("name", "can_be_made_again"),
+    [
+        ("run.json", False),
+        ("record.json", True),
+        ("rounds/round-2.json", True),
+        ("predictions/round-2.safetensors", True),
+        ("models/round-2-model-0-finetune.safetensors", True),
+    ],
+)
+def test_a_cut_file_of_a_run_is_named_and_can_be_made_again(
+    whole, tmp_path, name, can_be_made_again, left
+):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    (folder / name).write_bytes(left)
+    with pytest.raises(DamagedFileError, match=f"{name} is damaged .*put a copy of it back, or"):
+        go_on_in(folder)
+    if can_be_made_again and not left:
+        (folder / name).unlink()
+        go_on_in(folder)
+        assert numbers(folder) == numbers(whole)
