@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import inspect
 import json
 import textwrap
 from collections.abc import Callable
 from typing import Any
 
-from genkl.cli.options import Pairs, add_options, value_of
+from genkl.cli.options import Pairs, add_options, typed
 from genkl.data.registry import DATASETS, Entry, load_dataset
 from genkl.data.sources import DataNotFoundError, explain, fetch, find_data, is_present
 
@@ -185,6 +187,19 @@ def _check(options: argparse.Namespace) -> int:
     return 1 if broken else 0
 
 
+def _loader_options(name: str) -> dict[str, tuple[str, bool]]:
+    """Of a data set's loader: how each is annotated, and whether it must be given."""
+    found: dict[str, tuple[str, bool]] = {}
+    for parameter in inspect.signature(DATASETS[name].function).parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            from genkl.data.folder import Columns
+
+            found |= {field.name: (field.type, False) for field in dataclasses.fields(Columns)}
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            found[parameter.name] = parameter.annotation, parameter.default is parameter.empty
+    return found
+
+
 def load(name: str, options: argparse.Namespace) -> tuple[Any, Any]:
     """A data set and its truth, as --seed, --data-root and -o say.
 
@@ -192,7 +207,14 @@ def load(name: str, options: argparse.Namespace) -> tuple[Any, Any]:
         ValueError: a bad option; the message says what to do.
         DataNotFoundError: its files are not here; says how to get them.
     """
-    chosen = {key: value_of(text) for key, text in options.options}
+    known = _loader_options(name)
+    for key, _ in options.options:
+        if key not in known:
+            raise ValueError(f"-o {key}: {name} has no such option; it has {', '.join(known)}")
+    chosen = {key: typed(f"-o {key}", known[key][0], text) for key, text in options.options}
     if options.data_root is not None and DATASETS[name].source.folders:
         chosen["data_root"] = options.data_root
+    for key, (_, is_required) in known.items():
+        if is_required and key not in chosen:
+            raise ValueError(f"-o {key} is missing; {name} needs it: add -o {key} {key.upper()}")
     return load_dataset(name, seed=options.seed, **chosen)

@@ -6,6 +6,7 @@ import argparse
 import csv
 import inspect
 import json
+import math
 import re
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -84,8 +85,39 @@ def _reading(kind: Any) -> dict[str, Any]:
 
 
 def value_of(text: str) -> Any:
-    """What a word on the command line stands for: JSON if it is that, else the text."""
+    """What a word on the command line stands for: JSON if it is that, else the text.
+
+    A whole number is an int however it is written, and NaN and Infinity are words.
+    """
+
+    def number(digits: str) -> float | int:
+        value = float(digits)
+        return int(value) if value.is_integer() else value
+
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
+        return json.loads(text, parse_float=number, parse_constant=str)
+    except ValueError:
         return text
+
+
+def typed(option: str, kind: str, text: str) -> Any:
+    """The same for what is annotated as, for example, "int | None", "str" or "Sequence[str]".
+
+    Raises:
+        ValueError: it is of another kind; names the option.
+    """
+    value, plain = value_of(text), kind.removesuffix(" | None")
+    if value is None and plain != kind:
+        return None
+    if "Sequence" in kind:
+        try:
+            return value if isinstance(value, list) else Names(text)
+        except argparse.ArgumentTypeError as error:
+            raise ValueError(f"{option} is {text!r}: {error}") from None
+    if "str" in kind:
+        return text
+    asked = {"bool": "true or false", "int": "a whole number", "float": "a number"}.get(plain)
+    fits = {"bool": [bool], "int": [int], "float": [int, float]}.get(plain, [type(value)])
+    if type(value) not in fits or value in (math.inf, -math.inf):
+        raise ValueError(f"{option} is {text!r}; it must be {asked}")
+    return value

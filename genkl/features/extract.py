@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from genkl.checks import check_choice, check_positive
+from genkl.checks import check_choice
 from genkl.data import NoisyDataset, Split
 from genkl.data.images import (
     ImageError,
@@ -34,9 +34,11 @@ from genkl.data.loading import (
     default_workers,
     image_batches,
 )
+from genkl.data.sources import cache_folder
 from genkl.data.transforms import RESIZE_MODES, as_square
 from genkl.features.backbones import EFFICIENTNET_LITE0, Backbone
-from genkl.features.store import DIGEST, FeatureStore, cache_folder
+from genkl.features.store import DIGEST, FeatureStore
+from genkl.features.weights import first_line
 from genkl.networks import NormaliseBytes, pick_device
 from genkl.provenance import usable_cores
 
@@ -130,7 +132,7 @@ def extract_features(
     size = backbone.size if size is None else size
     check_choice("resize", resize, RESIZE_MODES)
     check_choice("on_error", on_error, ON_ERROR)
-    check_positive("size", size)
+    check_size(backbone, size)
     if len(images) == 0:
         raise ValueError("there are no images; features need at least one")
     digests, readable = _fingerprints(images, on_error, progress)
@@ -159,6 +161,24 @@ def extract_features(
     if not known.any():
         raise ValueError(f"none of the {len(images)} images can be used; see check_images")
     return features
+
+
+def check_size(backbone: Backbone, size: int) -> None:
+    """Refuse a size that a backbone can't take: an image of another than its own is tried.
+
+    Raises:
+        ValueError: names the backbone's own size.
+    """
+    if size == backbone.size:
+        return
+    try:
+        with torch.inference_mode():
+            backbone.build().eval()(torch.zeros(1, 3, size, size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise ValueError(
+            f"size is {size}, which {backbone.name} can't take ({first_line(error)}); its own is "
+            f"{backbone.size}"
+        ) from error
 
 
 def featurize(

@@ -17,19 +17,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from genkl.data import Images, NoisyDataset, Split
 from genkl.data.loading import Transform
 from genkl.data.transforms import build_transform
 from genkl.engine import Engine
 from genkl.evaluate import accuracy
+from genkl.features.weights import first_line
 from genkl.learn.config import GenKLConfig
 from genkl.learn.examples import Examples
 from genkl.learn.folder import Recorder
 from genkl.learn.phase import Phase
 from genkl.learn.result import FitResult, Round, choosing_accuracy
-from genkl.learn.rules import Decision, IdentifyRule, flag_nothing
+from genkl.learn.rules import Decision, IdentifyRule, decide, flag_nothing
 from genkl.learn.trainer import FitOptions, fit_together, why_not_together
 from genkl.losses import PAPER_LOSSES, RowLoss
 from genkl.networks import ModelFactory, seeded_model
@@ -78,15 +79,43 @@ class Setup:
         sequence = np.random.SeedSequence([self.seed, round_index, member, phase])
         return int(sequence.generate_state(1)[0])
 
+    @cached_property
+    def example(self) -> Tensor | None:
+        """An input of zeros; None where images on disk have no transforms."""
+        if self.transforms[1] is not None:
+            probe = torch.zeros(3, PROBE_SIDE, PROBE_SIDE, dtype=torch.uint8)
+            return torch.zeros_like(self.transforms[1](probe))
+        inputs = self.dataset.noisy.inputs
+        return torch.zeros_like(inputs[0]) if isinstance(inputs, Tensor) else None
+
     def new_model(self, round_index: int, member: int) -> nn.Module:
         """A model whose first weights depend on the seed, the round and the member alone."""
-        if self.transforms[1] is None:
-            shape = self.dataset.input_shape
-        else:
-            probe = torch.zeros(3, PROBE_SIDE, PROBE_SIDE, dtype=torch.uint8)
-            shape = tuple(self.transforms[1](probe).shape)
-        seed = self.seed_of(round_index, member, 0)
+        shape, seed = tuple(self.example.shape), self.seed_of(round_index, member, 0)
         return seeded_model(self.make_model, shape, self.dataset.num_classes, seed)
+
+    def check_model(self) -> None:
+        """Refuse, before work, a network that can't learn from the smallest batch of the run.
+
+        Raises:
+            ValueError: says what it can't take, such as inputs of this size, or a single image
+                where it has batch normalisation.
+        """
+        phases = (self.config.pretrain, self.config.train, self.config.finetune)
+        sizes = [phase.batch_size for phase in phases if phase.steps]
+        if self.config.finetune.steps and not self.selects_clean:
+            sizes.append(len(self.dataset.clean))
+        rows = 1 if 1 in [size // self.engine.world_size for size in sizes] else 2
+        batch, model = self.example.expand(rows, *self.example.shape), self.new_model(0, 0)
+        try:
+            with self.engine.randomness(0), torch.no_grad():
+                model.train()(batch)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            what = f"inputs of shape {tuple(self.example.shape)}, {rows} at a time"
+            raise ValueError(
+                f"the network can't learn from {what} ({first_line(error)}); "
+                "pass another network, or "
+                + ("verify more than one image, in batches of 2" if rows == 1 else "other inputs")
+            ) from error
 
     @property
     def clean(self) -> Examples:
@@ -291,7 +320,7 @@ def _finetune(
     for group in [[member] for member in named] if apart else [named]:
         chosen = [models[member] for member, _ in group]
         verified = _believed(setup, chosen[0]) if apart else setup.clean
-        if len(verified) == 0:
+        if len(verified) < 1 + apart:  # a single image is too few for batch normalisation
             yield from [None] * len(group)
             continue
         yield from setup.fit(
@@ -350,7 +379,7 @@ class Iteration:
         for index in range(1, config.max_rounds + 1):
             start = time.perf_counter()
             pred_probs, validation_probs = _predictions(setup, models, index)
-            decision = self.rule(pred_probs, validation_probs)
+            decision = decide(self.rule, pred_probs, validation_probs)
             if self.rule is not flag_nothing:
                 _warn_if_one_sided(decision, index)
             setup.recorder.flagged = float(decision.is_nc.mean())
