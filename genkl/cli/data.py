@@ -211,6 +211,7 @@ def load(name: str, options: argparse.Namespace) -> tuple[Any, Any]:
     for key, _ in options.options:
         if key not in known:
             raise ValueError(f"-o {key}: {name} has no such option; it has {', '.join(known)}")
+    options.flags |= {key: f"-o {key}" for key in known.keys() - {"data_root"}}
     chosen = {key: typed(f"-o {key}", known[key][0], text) for key, text in options.options}
     if options.data_root is not None and DATASETS[name].source.folders:
         chosen["data_root"] = options.data_root

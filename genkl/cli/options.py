@@ -8,7 +8,7 @@ import inspect
 import json
 import math
 import re
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 Pairs = list[tuple[str, str]]
 """An option with a key and a value, that can be repeated."""
@@ -32,6 +32,26 @@ class Names(list[str]):
             )
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as those of the commands are."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2."""
+        self.exit(2, f"error: {' '.join(message.split())}; usage: {self.prog} --help\n")
+
+
+def as_typed(text: str, options: argparse.Namespace) -> str:
+    """An error of a function in the words of the command line: "size is 0", 'missing="skip"'."""
+    flags = getattr(options, "flags", {}) | getattr(options, "spoken", {})
+    names = "|".join(flags) or "(?!)"
+    text = re.sub(rf"^({names})(?= is )", lambda found: flags[found[1]], text)
+    return re.sub(
+        rf"(?<![\w.-])({names})=(?:True\b)?(?=(\S?\w)?)",
+        lambda found: flags[found[1]] + " " * bool(found[2]),
+        text,
+    )
+
+
 def add_options(parser: argparse.ArgumentParser, *groups: type) -> None:
     """Add an option for each field of some classes.
 
@@ -45,6 +65,7 @@ def add_options(parser: argparse.ArgumentParser, *groups: type) -> None:
         parser: of the command.
         groups: classes with annotated fields.
     """
+    flags: dict[str, str] = {}
     for group in groups:
         title, *_ = (group.__doc__ or "").partition(".")
         into = parser
@@ -67,6 +88,8 @@ def add_options(parser: argparse.ArgumentParser, *groups: type) -> None:
                 if written:
                     settings["metavar"] = tuple(written) if len(written) > 1 else written[0]
             into.add_argument(flag, dest=name, **settings)
+            flags[name] = flag
+    parser.set_defaults(flags=flags)
 
 
 def _reading(kind: Any) -> dict[str, Any]:

@@ -191,7 +191,8 @@ def add_parser(areas: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(command=_report)
+    spoken = {"class_names": "--classes", "folder": "FOLDER_OR_TABLE"}
+    parser.set_defaults(command=_report, spoken=spoken)
     parser.add_argument(
         "source",
         metavar="FOLDER_OR_TABLE",
@@ -268,9 +269,11 @@ def _destinations(options: argparse.Namespace, source: Path) -> tuple[Path, Path
 
 
 def _of_folder(folder: Path, options: argparse.Namespace, criteria: dict[str, Any]) -> Work:
-    from genkl.data.folder import read_folder
     from genkl.features import EFFICIENTNET_LITE0, get_backbone
+    from genkl.features.extract import check_size
+    from genkl.networks import pick_device
     from genkl.report import assess_folder
+    from genkl.report.folder import check_folder
 
     if options.labels is None:
         for name in ("label_column", "image_column", "verified_column"):
@@ -289,7 +292,9 @@ def _of_folder(folder: Path, options: argparse.Namespace, criteria: dict[str, An
     device = _given(options, ["device"])
 
     def plan() -> dict[str, Any]:
-        files, present = read_folder(folder, options.labels, **told)
+        files, present, _ = check_folder(folder, options.labels, **told, **criteria)
+        check_size(backbone, options.size or backbone.size)
+        pick_device(**device)
         return {
             "images": len(present),
             "classes": list(files.class_names),
@@ -308,7 +313,7 @@ def _of_folder(folder: Path, options: argparse.Namespace, criteria: dict[str, An
 def _of_table(path: Path, options: argparse.Namespace, criteria: dict[str, Any]) -> Work:
     from genkl.cli.files import REMEDIES, read_labels
     from genkl.data.tables import checked_source, open_predictions
-    from genkl.report import assess
+    from genkl.report import Criteria, assess
 
     source, labels = checked_source(path, "FOLDER_OR_TABLE"), options.labels
     _check_images(options)
@@ -326,6 +331,12 @@ def _of_table(path: Path, options: argparse.Namespace, criteria: dict[str, Any])
         raise ValueError(
             f"--features {options.features} has {len(features)} rows and {predictions} has "
             f"{predictions.rows}; pass one row of features for each"
+        )
+    Criteria(**criteria).rule(predictions.num_classes)
+    if features is None and options.max_distance is not None:
+        raise ValueError(
+            f"--max-distance is {options.max_distance} and no --features; pass them, or leave it "
+            "out"
         )
     given = labels and read_labels(
         labels, "--labels", options.label_column, predictions, options.id

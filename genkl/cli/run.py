@@ -136,7 +136,8 @@ def add_parser(areas: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(command=_run)
+    spoken = {"num_workers": "--workers", "max_rounds": "--rounds"}
+    parser.set_defaults(command=_run, spoken=spoken)
     add_options(
         parser, SettingsOptions, DatasetOptions, MethodOptions, MachineOptions, FolderOptions
     )

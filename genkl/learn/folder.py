@@ -88,7 +88,7 @@ class RunFolder:
             return
         if not resume:
             raise FileExistsError(
-                f"run_dir {self.path} holds a run; pass resume=True (--resume) to go on with it, "
+                f"run_dir {self.path} holds a run; pass resume=True to go on with it, "
                 "or name a new folder"
             )
         found = json.loads(self._file.read_text("utf-8"))["identity"]

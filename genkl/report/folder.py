@@ -68,12 +68,9 @@ def assess_folder(
         ValueError: a bad line in the table, a class without images, or criteria out of range.
         TypeError: neither an option of the table nor a criterion.
     """
-    judged = {name: asked.pop(name) for name in CRITERIA if name in asked}
-    criteria = Criteria(**judged)
-    files, rows = read_folder(folder, labels, **asked)
-    class_names, taught = files.class_names, _taught(files, rows)
-    _check_counts(taught, len(class_names), class_names)
-    criteria.rule(len(class_names))
+    files, rows, taught = check_folder(folder, labels, **asked)
+    judged, class_names = _criteria(asked), files.class_names
+    seed = Criteria(**judged).seed
     images = ImageFiles(Path(folder).expanduser(), files.names).take(rows)
     shown = {"size": size, "device": device, "cache_dir": cache_dir, "progress": progress}
     features = extract_features(images, backbone, on_error="skip", **shown).numpy()
@@ -84,7 +81,7 @@ def assess_folder(
         features,
         taught[readable],
         len(class_names),
-        seed=criteria.seed,
+        seed=seed,
         class_names=class_names,
         progress=progress,
     )
@@ -98,8 +95,30 @@ def assess_folder(
         is_nc=files.is_nc[rows],
         **judged,
     )
-    facts = {"Predictions": _told(backbone, size, criteria.seed), **found.facts}
+    facts = {"Predictions": _told(backbone, size, seed), **found.facts}
     return replace(found, facts=facts, left_out=left_out), images
+
+
+def check_folder(
+    folder: str | os.PathLike[str], labels: str | os.PathLike[str] | None = None, **asked: Any
+) -> tuple[LabelledFiles, np.ndarray, np.ndarray]:
+    """What is in a folder, after all checks of `assess_folder` that need no features.
+
+    Returns:
+        The files, the rows of those that are there, and the labels that these teach.
+    """
+    judged = _criteria(asked)
+    criteria = Criteria(**judged)
+    others = {name: value for name, value in asked.items() if name not in judged}
+    files, rows = read_folder(folder, labels, **others)
+    class_names, taught = files.class_names, _taught(files, rows)
+    _check_counts(taught, len(class_names), class_names)
+    criteria.rule(len(class_names))
+    return files, rows, taught
+
+
+def _criteria(asked: dict[str, Any]) -> dict[str, Any]:
+    return {name: asked[name] for name in CRITERIA if name in asked}
 
 
 def _told(backbone: Backbone, size: int | None, seed: int) -> str:
