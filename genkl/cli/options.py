@@ -45,11 +45,12 @@ def as_typed(text: str, options: argparse.Namespace) -> str:
     flags = getattr(options, "flags", {}) | getattr(options, "spoken", {})
     names = "|".join(flags) or "(?!)"
     text = re.sub(rf"^({names})(?= is )", lambda found: flags[found[1]], text)
-    return re.sub(
+    text = re.sub(
         rf"(?<![\w.-])({names})=(?:True\b)?(?=(\S?\w)?)",
         lambda found: flags[found[1]] + " " * bool(found[2]),
         text,
     )
+    return re.sub(r"(?<!-o )\bclass_names\b", flags.get("class_names", "class_names"), text)
 
 
 def add_options(parser: argparse.ArgumentParser, *groups: type) -> None:

@@ -293,13 +293,14 @@ def _of_folder(folder: Path, options: argparse.Namespace, criteria: dict[str, An
 
     def plan() -> dict[str, Any]:
         files, present, _ = check_folder(folder, options.labels, **told, **criteria)
-        check_size(backbone, options.size or backbone.size)
+        size = backbone.size if options.size is None else options.size
+        check_size(backbone, size)
         pick_device(**device)
         return {
             "images": len(present),
             "classes": list(files.class_names),
             "backbone": backbone.name,
-            "size": options.size or backbone.size,
+            "size": size,
             **device,
         }
 

@@ -229,10 +229,9 @@ def configuration(
     config = preset if isinstance(preset, genkl.GenKLConfig) else preset.config(dataset)
     if options.rounds is not None:
         config = dataclasses.replace(config, max_rounds=options.rounds)
-    config = changed(config, dict(options.changes))
     if is_frozen and config.train_transforms:
         config = dataclasses.replace(config, train_transforms=(), test_transforms=())
-    return config
+    return changed(config, dict(options.changes))
 
 
 def changed(config: Any, changes: dict[str, str], within: str = "") -> Any:

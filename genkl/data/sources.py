@@ -6,6 +6,7 @@ is downloaded unless asked for (`fetch`, or ``python -m genkl data get NAME``).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import importlib.util
@@ -103,10 +104,11 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """
     if given := cache_dir or os.environ.get("GENKL_CACHE"):
         return Path(given).expanduser()
-    usual = Path(platformdirs.user_cache_dir("genkl", appauthor=False))
-    nearest = next((path for path in (usual, *usual.parents) if path.exists()), usual)
-    if usual.is_absolute() and os.access(nearest, os.W_OK):
-        return usual
+    with contextlib.suppress(RuntimeError):  # nobody knows a home
+        usual = Path(platformdirs.user_cache_dir("genkl", appauthor=False))
+        nearest = next((path for path in (usual, *usual.parents) if path.exists()), usual)
+        if usual.is_absolute() and os.access(nearest, os.W_OK):
+            return usual
     user = os.getuid() if hasattr(os, "getuid") else "cache"
     return Path(tempfile.gettempdir()) / f"genkl-{user}"
 

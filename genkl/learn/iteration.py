@@ -100,21 +100,20 @@ class Setup:
             ValueError: says what it can't take, such as inputs of this size, or a single image
                 where it has batch normalisation.
         """
-        phases = (self.config.pretrain, self.config.train, self.config.finetune)
-        sizes = [phase.batch_size for phase in phases if phase.steps]
-        if self.config.finetune.steps and not self.selects_clean:
-            sizes.append(len(self.dataset.clean))
-        rows = 1 if 1 in [size // self.engine.world_size for size in sizes] else 2
-        batch, model = self.example.expand(rows, *self.example.shape), self.new_model(0, 0)
+        tuned = self.config.finetune.steps and not self.selects_clean
+        sizes = [len(self.dataset.clean)] if tuned else []
+        for phase in (self.config.pretrain, self.config.train, self.config.finetune):
+            sizes += [phase.batch_size] if phase.steps else []
+        alone = 1 in [size // self.engine.world_size for size in sizes]
+        remedy = "verify more than one image, in batches of 2" if alone else "pass another network"
+        model = self.new_model(0, 0).train(alone)  # where batch normalisation needs two
         try:
             with self.engine.randomness(0), torch.no_grad():
-                model.train()(batch)
+                model(self.example[None])
         except (RuntimeError, ValueError, AssertionError) as error:
-            what = f"inputs of shape {tuple(self.example.shape)}, {rows} at a time"
             raise ValueError(
-                f"the network can't learn from {what} ({first_line(error)}); "
-                "pass another network, or "
-                + ("verify more than one image, in batches of 2" if rows == 1 else "other inputs")
+                f"the network can't learn from inputs of shape {tuple(self.example.shape)}"
+                f"{', one at a time' * alone} ({first_line(error)}); {remedy}"
             ) from error
 
     @property
