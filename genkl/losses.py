@@ -561,7 +561,7 @@ def row_costs(loss: RowLoss, logits: Tensor, targets: Tensor) -> Tensor:
     if costs.shape != logits.shape[:-1]:
         raise ValueError(
             f"losses: {_describe(loss)} gives shape {tuple(costs.shape)} for {len(logits)} rows; "
-            'it must give one value a row: sum over the classes alone, or pass reduction="none"'
+            'it must give one value a row, as reduction="none" does'
         )
     return costs
 

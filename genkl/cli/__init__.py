@@ -94,7 +94,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 130
     except BrokenPipeError:
         raise
-    except FORESEEABLE as error:
+    except (*FORESEEABLE, argparse.ArgumentTypeError) as error:
         if os.environ.get("GENKL_DEBUG", "0") not in ("", "0"):
             raise
         print(f"error: {as_typed(_in_one_line(error), options)}", file=sys.stderr)

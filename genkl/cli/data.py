@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import inspect
 import json
 import textwrap
@@ -187,19 +186,6 @@ def _check(options: argparse.Namespace) -> int:
     return 1 if broken else 0
 
 
-def _loader_options(name: str) -> dict[str, tuple[str, bool]]:
-    """Of a data set's loader: how each is annotated, and whether it must be given."""
-    found: dict[str, tuple[str, bool]] = {}
-    for parameter in inspect.signature(DATASETS[name].function).parameters.values():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            from genkl.data.folder import Columns
-
-            found |= {field.name: (field.type, False) for field in dataclasses.fields(Columns)}
-        elif parameter.kind is parameter.KEYWORD_ONLY:
-            found[parameter.name] = parameter.annotation, parameter.default is parameter.empty
-    return found
-
-
 def load(name: str, options: argparse.Namespace) -> tuple[Any, Any]:
     """A data set and its truth, as --seed, --data-root and -o say.
 
@@ -207,15 +193,21 @@ def load(name: str, options: argparse.Namespace) -> tuple[Any, Any]:
         ValueError: a bad option; the message says what to do.
         DataNotFoundError: its files are not here; says how to get them.
     """
-    known = _loader_options(name)
-    for key, _ in options.options:
+    known = dict(inspect.signature(DATASETS[name].function).parameters)
+    del known["seed"]
+    if known.pop("columns", None):
+        from genkl.data.folder import Columns
+
+        known |= inspect.signature(Columns).parameters
+    chosen = {}
+    for key, text in options.options:
         if key not in known:
             raise ValueError(f"-o {key}: {name} has no such option; it has {', '.join(known)}")
-    options.flags |= {key: f"-o {key}" for key in known.keys() - {"data_root"}}
-    chosen = {key: typed(f"-o {key}", known[key][0], text) for key, text in options.options}
+        chosen[key] = typed(f"-o {key}", known[key].annotation, text)
     if options.data_root is not None and DATASETS[name].source.folders:
         chosen["data_root"] = options.data_root
-    for key, (_, is_required) in known.items():
-        if is_required and key not in chosen:
+    for key, parameter in known.items():
+        if parameter.default is parameter.empty and key not in chosen:
             raise ValueError(f"-o {key} is missing; {name} needs it: add -o {key} {key.upper()}")
+    options.flags |= {key: f"-o {key}" for key in known.keys() - {"data_root"}}
     return load_dataset(name, seed=options.seed, **chosen)

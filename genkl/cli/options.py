@@ -42,15 +42,11 @@ class Parser(argparse.ArgumentParser):
 
 def as_typed(text: str, options: argparse.Namespace) -> str:
     """An error of a function in the words of the command line: "size is 0", 'missing="skip"'."""
-    flags = getattr(options, "flags", {}) | getattr(options, "spoken", {})
-    names = "|".join(flags) or "(?!)"
-    text = re.sub(rf"^({names})(?= is )", lambda found: flags[found[1]], text)
-    text = re.sub(
-        rf"(?<![\w.-])({names})=(?:True\b)?(?=(\S?\w)?)",
-        lambda found: flags[found[1]] + " " * bool(found[2]),
-        text,
-    )
-    return re.sub(r"(?<!-o )\bclass_names\b", flags.get("class_names", "class_names"), text)
+    for name, flag in {**vars(options).get("flags", {}), **vars(options).get("spoken", {})}.items():
+        bare = r"|(?<!-o )\bclass_names\b(?!=)" if name == "class_names" else ""
+        text = re.sub(rf"^{name}(?= is )|(?<![\w.-]){name}=(True\b)?(?!\S?\w){bare}", flag, text)
+        text = re.sub(rf"(?<![\w.-]){name}=(?=\S?\w)", f"{flag} ", text)
+    return text
 
 
 def add_options(parser: argparse.ArgumentParser, *groups: type) -> None:
@@ -113,15 +109,19 @@ def value_of(text: str) -> Any:
 
     A whole number is an int however it is written, and NaN and Infinity are words.
     """
-
-    def number(digits: str) -> float | int:
-        value = float(digits)
-        return int(value) if value.is_integer() else value
-
     try:
-        return json.loads(text, parse_float=number, parse_constant=str)
+        value = json.loads(text, parse_constant=str)
     except ValueError:
         return text
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+KINDS = {
+    "bool": ({bool}, "true or false"),
+    "int": ({int}, "a whole number"),
+    "float": ({int, float}, "a number"),
+}
+"""Annotation -> the types that a value may have, and what to ask for."""
 
 
 def typed(option: str, kind: str, text: str) -> Any:
@@ -134,14 +134,10 @@ def typed(option: str, kind: str, text: str) -> Any:
     if value is None and plain != kind:
         return None
     if "Sequence" in kind:
-        try:
-            return value if isinstance(value, list) else Names(text)
-        except argparse.ArgumentTypeError as error:
-            raise ValueError(f"{option} is {text!r}: {error}") from None
+        return value if isinstance(value, list) else Names(text)
     if "str" in kind:
         return text
-    asked = {"bool": "true or false", "int": "a whole number", "float": "a number"}.get(plain)
-    fits = {"bool": [bool], "int": [int], "float": [int, float]}.get(plain, [type(value)])
+    fits, asked = KINDS.get(plain, ({type(value)}, ""))
     if type(value) not in fits or value in (math.inf, -math.inf):
         raise ValueError(f"{option} is {text!r}; it must be {asked}")
     return value

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from genkl.checks import check_choice
+from genkl.checks import check_choice, check_positive
 from genkl.data import NoisyDataset, Split
 from genkl.data.images import (
     ImageError,
@@ -132,7 +132,7 @@ def extract_features(
     size = backbone.size if size is None else size
     check_choice("resize", resize, RESIZE_MODES)
     check_choice("on_error", on_error, ON_ERROR)
-    check_size(backbone, size)
+    check_positive("size", size)
     if len(images) == 0:
         raise ValueError("there are no images; features need at least one")
     digests, readable = _fingerprints(images, on_error, progress)
@@ -169,16 +169,9 @@ def check_size(backbone: Backbone, size: int) -> None:
     Raises:
         ValueError: names the backbone's own size.
     """
-    if size == backbone.size:
-        return
-    try:
-        with torch.inference_mode():
-            backbone.build().eval()(torch.zeros(1, 3, size, size))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        raise ValueError(
-            f"size is {size}, which {backbone.name} can't take ({first_line(error)}); its own is "
-            f"{backbone.size}"
-        ) from error
+    check_positive("size", size)
+    if size != backbone.size:
+        _forward(backbone.build().eval(), torch.zeros(1, 3, size, size), backbone)
 
 
 def featurize(
@@ -345,10 +338,24 @@ def _computed(
     model = backbone.build().to(device, memory_format=torch.channels_last).eval()
     for rows, batch in batches:
         inputs = prepare(batch.to(device)).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode():
-            features = model(inputs).float().cpu()
+        features = _forward(model, inputs, backbone)
         _check_features(features, rows, images, backbone)
         yield rows, features
+
+
+def _forward(model: nn.Module, inputs: Tensor, backbone: Backbone) -> Tensor:
+    """Features of a batch; what fails at another size than the backbone's own is its size."""
+    size = inputs.shape[-1]
+    try:
+        with torch.inference_mode():
+            return model(inputs).float().cpu()
+    except (RuntimeError, ValueError, AssertionError) as error:
+        if size == backbone.size:
+            raise
+        raise ValueError(
+            f"size is {size}, which {backbone.name} can't take ({first_line(error)}); its own is "
+            f"{backbone.size}"
+        ) from error
 
 
 def _check_features(features: Tensor, rows: np.ndarray, images: Images, backbone: Backbone) -> None:

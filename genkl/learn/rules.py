@@ -23,12 +23,8 @@ class Decision:
     threshold: float
 
     def __post_init__(self) -> None:
-        for name in ("scores", "threshold"):
-            if np.isnan(getattr(self, name)).any():
-                raise ValueError(
-                    f"identify: its Decision has {name} with NaN, which would flag nothing; give "
-                    "every instance a number"
-                )
+        if np.isnan(self.scores).any() or math.isnan(self.threshold):
+            raise ValueError("identify: NaN among scores or threshold flags nothing; give numbers")
 
     @property
     def is_nc(self) -> np.ndarray:
@@ -51,10 +47,9 @@ def decide(rule: IdentifyRule, pred_probs: np.ndarray, validation_probs: np.ndar
     if not isinstance(found, Decision) and (mask := to_numpy(found)).dtype == bool:
         found = Decision(mask.astype(np.float64), 1.0)
     if not isinstance(found, Decision) or np.shape(found.scores) != (len(pred_probs),):
-        shape = np.shape(getattr(found, "scores", found))
         raise ValueError(
-            f"identify: it gives {type(found).__name__} of shape {shape}; return Decision(scores, "
-            f"threshold) or a boolean mask, of shape ({len(pred_probs)},)"
+            f"identify: it gives {found!r:.60}; return Decision(scores, threshold) or a boolean "
+            f"mask, of shape ({len(pred_probs)},)"
         )
     return found
 

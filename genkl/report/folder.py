@@ -68,9 +68,8 @@ def assess_folder(
         ValueError: a bad line in the table, a class without images, or criteria out of range.
         TypeError: neither an option of the table nor a criterion.
     """
-    files, rows, taught = check_folder(folder, labels, **asked)
-    judged, class_names = _criteria(asked), files.class_names
-    seed = Criteria(**judged).seed
+    judged, files, rows, taught = check_folder(folder, labels, **asked)
+    class_names, seed = files.class_names, Criteria(**judged).seed
     images = ImageFiles(Path(folder).expanduser(), files.names).take(rows)
     shown = {"size": size, "device": device, "cache_dir": cache_dir, "progress": progress}
     features = extract_features(images, backbone, on_error="skip", **shown).numpy()
@@ -101,24 +100,19 @@ def assess_folder(
 
 def check_folder(
     folder: str | os.PathLike[str], labels: str | os.PathLike[str] | None = None, **asked: Any
-) -> tuple[LabelledFiles, np.ndarray, np.ndarray]:
+) -> tuple[dict[str, Any], LabelledFiles, np.ndarray, np.ndarray]:
     """What is in a folder, after all checks of `assess_folder` that need no features.
 
     Returns:
-        The files, the rows of those that are there, and the labels that these teach.
+        The criteria, the files, the rows of those that are there, and the labels that these teach.
     """
-    judged = _criteria(asked)
+    judged = {name: asked.pop(name) for name in CRITERIA if name in asked}
     criteria = Criteria(**judged)
-    others = {name: value for name, value in asked.items() if name not in judged}
-    files, rows = read_folder(folder, labels, **others)
-    class_names, taught = files.class_names, _taught(files, rows)
-    _check_counts(taught, len(class_names), class_names)
-    criteria.rule(len(class_names))
-    return files, rows, taught
-
-
-def _criteria(asked: dict[str, Any]) -> dict[str, Any]:
-    return {name: asked[name] for name in CRITERIA if name in asked}
+    files, rows = read_folder(folder, labels, **asked)
+    taught = _taught(files, rows)
+    _check_counts(taught, len(files.class_names), files.class_names)
+    criteria.rule(len(files.class_names))
+    return judged, files, rows, taught
 
 
 def _told(backbone: Backbone, size: int | None, seed: int) -> str:

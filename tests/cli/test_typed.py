@@ -93,8 +93,11 @@ def test_texts_stay_texts_and_lists_are_separated_by_commas():
     assert typed("-o class_names", names, '["cats", "1,5"]') == ["cats", "1,5"]
     assert typed("-o class_names", names, "null") is None
     assert typed("-o no_label", "Sequence[str]", "NaN") == ["NaN"]
-    with pytest.raises(ValueError, match="-o class_names is ','"):
-        typed("-o class_names", names, ",")
+
+
+def test_a_name_that_is_nothing_is_one_line(photographs, capsys):
+    said = error(capsys, "data", "show", "folder", "-o", "folder", "2024", "-o", "class_names", ",")
+    assert "',' names a class by nothing" in said
 
 
 def test_a_folder_called_by_a_number_and_classes_by_commas(photographs, capsys):
