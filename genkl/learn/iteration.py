@@ -86,7 +86,7 @@ class Setup:
             probe = torch.zeros(3, PROBE_SIDE, PROBE_SIDE, dtype=torch.uint8)
             return torch.zeros_like(self.transforms[1](probe))
         inputs = self.dataset.noisy.inputs
-        return torch.zeros_like(inputs[0]) if isinstance(inputs, Tensor) else None
+        return inputs.new_zeros(inputs.shape[1:]) if isinstance(inputs, Tensor) else None
 
     def new_model(self, round_index: int, member: int) -> nn.Module:
         """A model whose first weights depend on the seed, the round and the member alone."""
@@ -100,10 +100,9 @@ class Setup:
             ValueError: says what it can't take, such as inputs of this size, or a single image
                 where it has batch normalisation.
         """
-        tuned = self.config.finetune.steps and not self.selects_clean
-        sizes = [len(self.dataset.clean)] if tuned else []
-        for phase in (self.config.pretrain, self.config.train, self.config.finetune):
-            sizes += [phase.batch_size] if phase.steps else []
+        phases, clean = (self.config.pretrain, self.config.train), self.config.finetune
+        sizes = [phase.batch_size for phase in (*phases, clean) if phase.steps]
+        sizes += [len(self.dataset.clean)] * (clean.steps > 0 and not self.selects_clean)
         alone = 1 in [size // self.engine.world_size for size in sizes]
         remedy = "verify more than one image, in batches of 2" if alone else "pass another network"
         model = self.new_model(0, 0).train(alone)  # where batch normalisation needs two
@@ -413,8 +412,8 @@ class Iteration:
         if setup.selects_clean:
             examples = examples.with_given(noisy.labels)
             clean = clean.with_given(setup.dataset.clean.labels)
-        config = setup.config
-        return Lesson(clean + examples, self.losses, config.mixup_alpha, weights=config.weights)
+        mixup_alpha, weights = setup.config.mixup_alpha, setup.config.weights
+        return Lesson(clean + examples, self.losses, mixup_alpha, weights=weights)
 
 
 def _predictions(
@@ -489,11 +488,10 @@ def _accuracies(setup: Setup, models: Sequence[nn.Module], split: Split) -> tupl
 def _warn_if_one_sided(decision: Decision, index: int) -> None:
     share = float(decision.is_nc.mean())
     if share in (0.0, 1.0):
-        what = "no instance is" if share == 0 else "every instance is"
-        meaning = (
-            "the NC loss is 0 in this round"
+        what, meaning = (
+            ("no instance is", "the NC loss is 0 in this round")
             if share == 0
-            else "nothing but the clean set teaches classes in this round"
+            else ("every instance is", "nothing but the clean set teaches classes in this round")
         )
         warnings.warn(
             f"round {index}: {what} flagged at threshold {decision.threshold:.4g}; {meaning}. "

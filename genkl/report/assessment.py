@@ -327,7 +327,8 @@ def confidently_wrong(pred_probs: np.ndarray, given_labels: np.ndarray) -> np.nd
     counts = np.bincount(given_labels[labelled], minlength=pred_probs.shape[1])
     totals = np.bincount(given_labels[labelled], own, minlength=pred_probs.shape[1])
     levels = np.where(counts > 0, totals / np.maximum(counts, 1), np.inf)
-    confident = np.where(pred_probs >= levels, _favouring(pred_probs, given_labels), -1.0)
+    favoured = _favouring(pred_probs, given_labels)
+    confident = np.where(favoured >= levels, favoured, -1.0)
     return labelled & (confident.max(axis=1) >= 0) & (confident.argmax(axis=1) != given_labels)
 
 
