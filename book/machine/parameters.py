@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import math
 import re
 import tokenize
 from collections.abc import Iterator, Mapping
@@ -145,7 +146,9 @@ def _fits(value: Any, annotation: ast.expr) -> bool:
         case ast.Constant(value=None):
             return value is None
         case ast.Name(id="float"):
-            return isinstance(value, float | int) and not isinstance(value, bool)
+            # Infinity and NaN have no literal: a notebook would read them as names.
+            number = isinstance(value, float | int) and not isinstance(value, bool)
+            return number and math.isfinite(value)
         case ast.Name(id="int"):
             return isinstance(value, int) and not isinstance(value, bool)
         case ast.Name(id="list" | "tuple"):

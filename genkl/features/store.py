@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import itertools
 import logging
@@ -12,7 +11,6 @@ import uuid
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -28,16 +26,6 @@ DIGEST = np.dtype(f"S{FINGERPRINT_BYTES}")
 strings of one length are equal only if every byte is."""
 
 log = logging.getLogger(__name__)
-
-
-def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder for computed features: the argument, ``$GENKL_CACHE``, or the user's cache."""
-    return Path(cache_dir or os.environ.get("GENKL_CACHE") or _default_cache())
-
-
-@functools.cache
-def _default_cache() -> Path:
-    return Path(platformdirs.user_cache_dir("genkl", appauthor=False))
 
 
 class FeatureStore:

@@ -117,7 +117,7 @@ class RunFolder:
             return
         if not resume:
             raise FileExistsError(
-                f"run_dir {self.path} holds a run; pass resume=True (--resume) to go on with it, "
+                f"run_dir {self.path} holds a run; pass resume=True to go on with it, "
                 "or name a new folder"
             )
         found = storage.load_json(self._file).get("identity")

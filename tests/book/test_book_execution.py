@@ -385,6 +385,9 @@ def test_values_of_the_declared_type_are_taken(
     [
         ("x: float = 1.0", "2"),
         ("x: float = 1.0", True),
+        ("x: float = 1.0", float("inf")),  # a notebook would read the bare names inf and nan
+        ("x: float | None = None", float("nan")),
+        ("x: list[float] = [1.0]", [1.0, -float("inf")]),
         ("x: int = 1", 1.5),
         ("x: int = 1", True),
         ("x = 1", 1.5),

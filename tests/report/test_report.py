@@ -149,6 +149,20 @@ def test_as_many_labels_are_called_wrong_as_are_confidently_so():
     assert nothing.thresholds.min_gap == 1
 
 
+@pytest.mark.parametrize("k", [2, 3, 7])
+@pytest.mark.parametrize("asked", [{}, {"min_gap": 0.0}])
+def test_predictions_that_prefer_no_class_call_no_label_wrong(k, asked):
+    labels = np.arange(40) % k
+    noise = np.random.default_rng(0).uniform(-1, 1, (40, k)) * 1e-7
+    for probs in (np.full((40, k), 1 / k), np.full((40, k), 1 / k) + noise):
+        found = assess(probs, labels, alpha=1e9, **asked)
+        assert (found.kinds() == FINE).all()
+        assert (found.table["predicted"] == labels).all()
+        assert not confidently_wrong(probs, labels).any()
+    unlabelled = assess(probs, np.full(40, -1), alpha=1e9)
+    assert (unlabelled.table["predicted"] == probs.argmax(axis=1)).all()
+
+
 def test_saturated_predictions_are_not_all_flagged():
     found = assess(np.eye(3)[[0, 1, 2] * 10], np.array([0, 1, 2] * 10))
     assert (found.kinds() == FINE).all()
