@@ -24,6 +24,7 @@ import numpy as np
 from book.machine.audience import student_notebook
 from book.machine.parameters import PARAMETERS, read_parameters, tags_of, with_parameters
 from book.machine.project import need, read_notebook, search_path
+from genkl.data.tables import read_texts
 from genkl.storage import write_together
 from teaching.catalogue import QUESTIONS, homework_task
 
@@ -33,12 +34,12 @@ TEMPLATES = Path(__file__).parent
 CHECKS = ("__init__.py", "catalogue.py", "questions.py", "task.py")
 """The modules of this package that check answers."""
 
-_FILE_NAME = re.compile(r"[\w.@+-]+")
+_FILE_NAME = re.compile(r"[\w@+-][\w.@+'-]*(,? [\w.@+'-]+)*")
 _SAID = re.compile(rf"^({'|'.join(map(re.escape, QUESTIONS))}): (.*)", re.MULTILINE)
 
 
 def read_roster(path: str | Path) -> list[str]:
-    """The students of a roster, a CSV file with a column ``student``.
+    """The students of a roster, a CSV file (UTF-8 or UTF-16) with a column ``student``.
 
     Args:
         path: the file. What stands in the column becomes a file name.
@@ -56,19 +57,12 @@ def read_roster(path: str | Path) -> list[str]:
             f"students is {str(path)!r}, and there is no such file; name a CSV file with a column "
             "'student', a line for each"
         )
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        if "student" not in (rows.fieldnames or []):
-            found = ", ".join(rows.fieldnames or []) or "none"
-            raise ValueError(f"{path} has no column 'student'; its columns: {found}")
-        students = [str(row["student"] or "").strip() for row in rows]
-    if not students:
-        raise ValueError(f"{path} names no student")
-    for line, student in enumerate(students, 2):
-        if not _FILE_NAME.fullmatch(student) or student.startswith("."):
-            raise ValueError(
-                f"{path}, line {line}: {student!r} can't name a file; write letters, digits, . - _"
-            )
+    table = read_texts(path, ["student"])
+    students = table.texts("student").to_pylist()
+    for row, student in enumerate(students):
+        if not _FILE_NAME.fullmatch(student):
+            problem = f"{student!r} can't name a file"
+            raise table.error(problem, "write letters, digits, spaces, . - _", row)
     folded = [student.casefold() for student in students]
     if twice := sorted({name for name in students if folded.count(name.casefold()) > 1}):
         raise ValueError(f"{path} names {', '.join(twice)} more than once")

@@ -32,7 +32,7 @@ REMEDIES = Remedies(
     columns="--classes",
     column="if a column is no class, pass --id where it names the rows, --label-column where it "
     "holds given labels, or --classes with those that are",
-    numbers="if these are logits, pass --from-logits",
+    numbers="if these are logits, pass --from-logits, and --normalize if they were rounded",
     logits="leave --from-logits out",
 )
 
@@ -40,7 +40,8 @@ REMEDIES = Remedies(
 def open_inputs(
     options: argparse.Namespace, source: str | os.PathLike[str], argument: str
 ) -> tuple[Predictions, Predictions | None, Path | None]:
-    """What ``--id``, ``--classes``, ``--from-logits``, ``--labels`` and ``--conforming`` name.
+    """What is named by ``--id``, ``--classes``, ``--from-logits`` or ``--normalize``, ``--labels``
+    and ``--conforming``.
 
     Args:
         options: of a command that has these, and ``--label-column``.
@@ -58,7 +59,10 @@ def open_inputs(
     text = {options.id: "--id"} if options.id else {}
     if options.label_column and (labels is None or labels.samefile(source)):
         labels, text[options.label_column] = source, "--label-column"
-    opened = functools.partial(open_predictions, from_logits=options.from_logits)
+    if options.from_logits and options.normalize:
+        raise ValueError("--from-logits and --normalize exclude one another; leave one out")
+    how = {"from_logits": options.from_logits, "normalize": options.normalize}
+    opened = functools.partial(open_predictions, **how)
     predictions = opened(source, argument, classes=options.classes, text=text, remedies=REMEDIES)
     found, conforming = [predictions], None
     if options.conforming:
@@ -129,7 +133,7 @@ def read_labels(
     predictions: Predictions,
     id_column: str | None,
 ) -> np.ndarray:
-    """Given labels of the predictions as numbers of classes, shape (N,), int64.
+    """Given labels of the predictions as numbers of classes, -1 for none; shape (N,), int64.
 
     Args:
         path: .npy, or a table; may be that of the predictions.
@@ -148,8 +152,7 @@ def read_labels(
             raise no_names("--label-column", column, what)
         return _class_numbers(what, read_array(path, argument), predictions)
     is_other = not path.samefile(predictions.path)
-    text = [name for name in (column, id_column) if name is not None]
-    table = open_table(path, argument, text) if is_other else predictions.table
+    table = open_table(path, argument, None) if is_other else predictions.table
     if column is None:
         others = [name for name in table.names if name != id_column]
         if len(others) != 1:
@@ -182,23 +185,23 @@ def _matched(table: Table, predictions: Predictions, id_column: str) -> np.ndarr
 
 
 def _class_numbers(what: str, values: np.ndarray, predictions: Predictions) -> np.ndarray:
-    """Labels as numbers of classes, shape (N,): names of classes, or the numbers themselves."""
+    """Labels as numbers of classes, shape (N,): names of classes, or the numbers; -1 is none."""
     if values.shape != (predictions.rows,):
         raise TableError(
             what,
             f"has labels of shape {values.shape} and {predictions} has {predictions.rows} rows",
             "pass one label per row, in their order",
         )
-    texts = ["" if value is None or value != value else str(value) for value in values]
+    texts = ["" if value is None or value != value else str(value).strip() for value in values]
     if "" in texts:
-        raise TableError(what, "has no label", "every row needs one", texts.index(""))
+        raise TableError(what, "has no label", "write one, or -1 for none", texts.index(""))
     names = predictions.classes or ()
     # Numbers are names where all classes are called by numbers, such as 3 and 7.
     if all(map(_is_integer, texts)) and not (names and all(map(_is_integer, names))):
         numbers = np.array(texts).astype(np.int64)
-        check_labels(what, numbers, predictions.num_classes)
+        check_labels(what, np.where(numbers == -1, 0, numbers), predictions.num_classes)
         return numbers
-    number_of = {name: number for number, name in enumerate(names)}
+    number_of = {"-1": -1, **{name: number for number, name in enumerate(names)}}
     for row, text in enumerate(texts):
         if text not in number_of:
             remedy = f"pass numbers from 0 to {predictions.num_classes - 1}, or --classes"

@@ -29,7 +29,7 @@ from genkl.storage import plain, replacing
 CLASSES_SHOWN = 20
 COLUMNS = ("is_nc", "score", "entropy", "predicted", "predicted_prob", "dominant_entries")
 LABEL_COLUMNS = ("given_label", "given_prob")
-SHOWN = ("id", "from_logits", "label_column", "out", "overwrite", "threads")
+SHOWN = ("id", "from_logits", "normalize", "label_column", "out", "overwrite", "threads")
 """Options that the configuration shows as they are."""
 
 
@@ -186,7 +186,8 @@ def _tabulate(request: Request) -> tuple[Settings, dict[str, Any], pd.DataFrame]
     values = [ids, mask, scores, entropy(probs), _named(source, predicted), probs.max(axis=1)]
     values.append(dominant)
     if labels is not None:
-        values += [_named(source, labels), probs[np.arange(source.rows), labels]]
+        own = np.where(labels < 0, np.nan, probs[np.arange(source.rows), labels])
+        values += [_named(source, labels), own.astype(probs.dtype, copy=False)]
     table = pd.DataFrame(dict(zip(request.columns, values, strict=True)))
     summary = _summary(request, settings, _class_counts(source, predicted, mask))
     about = {"permutation_invariant": settings.permutation_invariant, "scores": scores}
@@ -263,7 +264,9 @@ def _summary(request: Request, settings: Settings, counts: np.ndarray) -> dict[s
 
 
 def _named(source: Predictions, numbers: np.ndarray) -> np.ndarray:
-    return numbers if source.classes is None else np.array(source.classes, dtype=object)[numbers]
+    """Names of classes, shape (N,), "" for -1; or their numbers, where they have no names."""
+    names = source.classes and np.array([*source.classes, ""], dtype=object)
+    return numbers if names is None else names[numbers]
 
 
 def _summary_text(request: Request, settings: Settings, summary: dict[str, Any]) -> str:

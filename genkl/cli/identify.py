@@ -54,9 +54,11 @@ class InputOptions:
             columns (default: numbers)
         from_logits: apply a softmax first, in double precision (default: the rows are
             probabilities)
-        labels (FILE): given labels, numbers from 0 or names of classes: .npy (N,), .csv or
-            .parquet. Rows are matched by the column of --id where FILE has it, else by their order
-            (default: none)
+        normalize: divide each row by its sum, such as where probabilities were rounded (default:
+            rows must sum to 1)
+        labels (FILE): given labels, numbers from 0 or names of classes, -1 for none: .npy (N,),
+            .csv or .parquet. Rows are matched by the column of --id where FILE has it, else by
+            their order (default: none)
         label_column (COLUMN): column of --labels, or without --labels of PRED_PROBS, that holds the
             given labels (default: the only one in --labels besides that of --id)
     """
@@ -64,6 +66,7 @@ class InputOptions:
     id: str | None = None
     classes: Names | None = None
     from_logits: bool = False
+    normalize: bool = False
     labels: str | None = None
     label_column: str | None = None
 

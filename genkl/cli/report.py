@@ -103,6 +103,8 @@ class TableOptions:
         features (FILE): .npy (N, d), to tell ambiguous from out of distribution by distance
             (default: by how much of the probability two classes hold, which tells little)
         from_logits: apply a softmax first (default: the rows are probabilities)
+        normalize: divide each row by its sum, such as where probabilities were rounded (default:
+            rows must sum to 1)
         conforming (FILE): predictions for instances known to conform that no model learned from;
             alpha is chosen by them (default: none)
     """
@@ -111,6 +113,7 @@ class TableOptions:
     images: str | None = None
     features: str | None = None
     from_logits: bool = False
+    normalize: bool = False
     conforming: str | None = None
 
 

@@ -39,6 +39,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        shape = tuple(getattr(self.inputs, "shape", ()))
+        return f"Split({len(self)} instances, {f'inputs {shape}' if shape else repr(self.inputs)})"
+
     def take(self, rows: np.ndarray | Tensor) -> Split:
         """The instances at these positions, in this order."""
         rows = torch.from_numpy(positions(rows))
@@ -89,6 +93,11 @@ class NoisyDataset:
                 )
             check_labels(f"{name}.labels", split.labels, self.num_classes)
         self._refuse_shared_instances()
+
+    def __repr__(self) -> str:
+        sizes = {name: len(split) for name, split in {**self.splits(), **self.more_tests}.items()}
+        told = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        return f"NoisyDataset({self.name!r}, {self.num_classes} classes; {told})"
 
     def _refuse_shared_instances(self) -> None:
         ids = torch.cat([split.ids for split in self.splits().values()]).numpy()
@@ -208,6 +217,9 @@ class Truth:
 
     def __len__(self) -> int:
         return len(self.kinds)
+
+    def __repr__(self) -> str:
+        return f"Truth({len(self)} instances, known of {self.is_known.sum()}; {self.source!r})"
 
     @property
     def is_nc(self) -> np.ndarray:

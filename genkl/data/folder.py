@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import posixpath
+import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,13 @@ from genkl.data.splitting import divide_by_shares, divide_groups
 from genkl.data.tables import Table, line_of, read_texts
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+SYSTEM_FOLDERS = (".", "__MACOSX", "@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN")
+"""How the names of folders begin that a system keeps for itself, with copies and thumbnails."""
+
+NO_LABEL = "-1"
+NO_VALUE = ("nan", "na", "n/a", "#n/a", "<na>", "null", "none")
+"""What programs write where there is no value, in small letters."""
+
 MISSING = ("raise", "skip")
 VERIFIED_COLUMN = "verified"
 VERIFIED_SPLITS = ("clean", "validation", "test")
@@ -73,8 +82,11 @@ class Columns:
         for column in (self.image_column, self.group_column):
             if column:
                 refuse(table, column, is_equal(table.texts(column), ""), "is empty", "fill it in")
-        refuse_repeats(table, self.image_column)
-        return table
+        names = pa.array(map(tidy_name, table.texts(self.image_column).to_pylist()), pa.string())
+        at = table.names.index(self.image_column)
+        tidy = replace(table, content=table.content.set_column(at, self.image_column, names))
+        refuse_repeats(tidy, self.image_column)
+        return tidy
 
 
 @dataclass(frozen=True)
@@ -207,6 +219,13 @@ def read_folder(
 # Tables
 
 
+def tidy_name(name: str) -> str:
+    """A path as it is written on any system, without ``./`` and back-slashes."""
+    if "\\" in name or "./" in name or "//" in name:
+        return posixpath.normpath(name.replace("\\", "/"))
+    return name
+
+
 def find_table(root: Path, labels: str | os.PathLike[str]) -> Path:
     """The table of labels, relative to the folder or to where you are.
 
@@ -215,7 +234,7 @@ def find_table(root: Path, labels: str | os.PathLike[str]) -> Path:
     """
     given = Path(labels).expanduser()
     for path in (root / given, given):
-        if path.is_file():
+        if os.path.isfile(path):
             return path
     raise DataNotFoundError(f"labels is {str(labels)!r}; there is no file {root / given}")
 
@@ -235,8 +254,9 @@ def refuse_repeats(table: Table, column: str) -> None:
     first = find_rows(names, names)
     again = np.flatnonzero(first != np.arange(len(names)))
     if len(again):
-        value, line = names[int(again[0])].as_py(), line_of(table.path, int(first[again[0]]))
-        problem = f"{value!r} is already in line {line}"
+        value, row = names[int(again[0])].as_py(), int(first[again[0]])
+        line = line_of(table.path, row)
+        problem = f"{value!r} is already in {f'line {line}' if line else f'row {row}'}"
         raise table.error(problem, "keep one of them", again[0], column, value)
 
 
@@ -258,8 +278,10 @@ def read_labelled(
             )
     without = pc.is_in(given_texts, pa.array([*columns.no_label], pa.string()))
     given_texts = pc.if_else(without, "", given_texts)
+    is_none = is_equal(given_texts, NO_LABEL) & (NO_LABEL not in (class_names or ()))
+    given_texts = pc.if_else(pa.array(is_none), "", given_texts)
     if class_names is None:
-        class_names = class_names_of(given_texts)
+        class_names = class_names_of(given_texts, f"{table.path}: the column {label_column!r}")
     if len(class_names) < 2:
         raise ValueError(
             f"{table.path}: the column {label_column!r} holds {len(class_names)} class names; it "
@@ -274,13 +296,16 @@ def read_labelled(
                 "without it"
             )
         texts = pc.if_else(without, "", table.texts(columns.verified_column))
+        if NO_LABEL not in class_names:
+            texts = pc.if_else(pc.equal(texts, NO_LABEL), "", texts)
         if nc_name is not None:
             is_nc = is_equal(texts, nc_name)
             texts = pc.if_else(pa.array(is_nc), "", texts)
         remedy = ", or non_conforming_name= if it says that no class fits"
         verified = encode_labels(table, columns.verified_column, texts, class_names, remedy)
-    neither = (given < 0) & (verified < 0) & ~without.to_numpy(zero_copy_only=False)
-    refuse(table, label_column, neither, "is empty", "give the image a label")
+    neither = (given < 0) & (verified < 0) & ~is_none & ~without.to_numpy(zero_copy_only=False)
+    remedy = f"give the image a label, or {NO_LABEL} where it has none"
+    refuse(table, label_column, neither, "is empty", remedy)
     groups = None
     if columns.group_column:
         groups = table.texts(columns.group_column).dictionary_encode().indices.to_numpy()
@@ -288,9 +313,27 @@ def read_labelled(
     return LabelledFiles(names, tuple(class_names), given, verified, is_nc, groups)
 
 
-def class_names_of(labels: pa.StringArray) -> tuple[str, ...]:
-    """The labels that occur, sorted; by number where all of them are integers."""
+def class_names_of(labels: pa.StringArray, where: str) -> tuple[str, ...]:
+    """The labels that occur, sorted; by number where all of them are integers.
+
+    Args:
+        labels: N strings, empty where there is none.
+        where: they stand, for messages.
+
+    Raises:
+        ValueError: one says that there is no value, or two differ in case, accents' encoding or
+            leading zeros only.
+    """
     names = [name for name in pc.unique(labels).to_pylist() if name]
+    remedy = "correct it, or pass class_names= with every class, if it is one"
+    alike: dict[str, str] = {}
+    for name in names:
+        if name.casefold() in NO_VALUE:
+            raise ValueError(f"{where} holds {name!r}, which says that there is no value; {remedy}")
+        key = unicodedata.normalize("NFKC", name).casefold()
+        other = alike.setdefault(str(int(key)) if key.isdecimal() else key, name)
+        if other != name:
+            raise ValueError(f"{where} holds {other!r} and {name!r}, two classes or one; {remedy}")
     if all(name.isascii() and name.isdigit() for name in names):
         return tuple(sorted(names, key=int))
     return tuple(sorted(names))
@@ -342,16 +385,20 @@ def is_equal(texts: pa.StringArray, text: str) -> np.ndarray:
 # Files
 
 
-def scan_images(folder: str | os.PathLike[str]) -> Iterator[str]:
+def scan_images(folder: str | os.PathLike[str], others: list[str] | None = None) -> Iterator[str]:
     """Paths of the images below a folder, relative to it, with "/", sorted folder by folder.
 
     Known by their suffix (`IMAGE_SUFFIXES`, in either case). Links to folders are followed, but
-    never in a circle. Names that begin with a dot are left out, as are ``__MACOSX`` folders.
+    never in a circle. Names that begin with a dot are left out, as are `SYSTEM_FOLDERS`.
+
+    Args:
+        folder: to look in.
+        others: gets the paths of the other files, and of those whose names are not UTF-8.
     """
-    yield from _scan(os.fspath(folder), "", set())
+    yield from _scan(os.fspath(folder), "", set(), [] if others is None else others)
 
 
-def _scan(folder: str, prefix: str, above: set[tuple[int, int]]) -> Iterator[str]:
+def _scan(folder: str, prefix: str, above: set, others: list[str]) -> Iterator[str]:
     about = os.stat(folder)
     me = (about.st_dev, about.st_ino)
     if me in above:
@@ -359,12 +406,15 @@ def _scan(folder: str, prefix: str, above: set[tuple[int, int]]) -> Iterator[str
     with os.scandir(folder) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     for entry in found:
-        if entry.name.startswith((".", "__MACOSX")):
+        if entry.name.startswith(SYSTEM_FOLDERS):
             continue
-        if entry.is_dir():
-            yield from _scan(entry.path, f"{prefix}{entry.name}/", above | {me})
-        elif entry.name.lower().endswith(IMAGE_SUFFIXES):
-            yield prefix + entry.name
+        name = entry.name.encode("utf-8", "backslashreplace").decode()
+        if entry.name == name and entry.is_dir():
+            yield from _scan(entry.path, f"{prefix}{name}/", above | {me}, others)
+        elif entry.name == name and name.lower().endswith(IMAGE_SUFFIXES):
+            yield prefix + name
+        else:
+            others.append(prefix + name)
 
 
 def read_tree(root: Path, class_names: Sequence[str] | None = None) -> LabelledFiles:
@@ -378,11 +428,14 @@ def read_tree(root: Path, class_names: Sequence[str] | None = None) -> LabelledF
         DataNotFoundError: no images.
         ValueError: an image in no sub-folder, or in one that is no class.
     """
-    names = pa.array(scan_images(root), pa.string())
+    others: list[str] = []
+    names, known = pa.array(scan_images(root, others), pa.string()), " ".join(IMAGE_SUFFIXES)
+    told = f"such as {', '.join(others[:3])}: their names don't end in {known}, or are not UTF-8"
     if len(names) == 0:
-        raise DataNotFoundError(
-            f"there are no images below {root} (known suffixes: {' '.join(IMAGE_SUFFIXES)})"
-        )
+        found = f" among {len(others)} files, {told}" if others else f" (known suffixes: {known})"
+        raise DataNotFoundError(f"there are no images below {root}{found}")
+    if others:
+        log.warning("%s: %d other files, %s; left out", root, len(others), told)
     parts = pc.split_pattern(names, "/", max_splits=1)
     outside = pc.equal(pc.list_value_length(parts), 1).to_numpy(zero_copy_only=False)
     if outside.any():
@@ -392,7 +445,7 @@ def read_tree(root: Path, class_names: Sequence[str] | None = None) -> LabelledF
         )
     folders = pc.list_element(parts, 0)
     if class_names is None:
-        class_names = class_names_of(folders)
+        class_names = class_names_of(folders, f"{root}: the names of the sub-folders")
     given = find_rows(folders, pa.array(class_names, pa.string()))
     if (given < 0).any():
         row = int((given < 0).argmax())
@@ -428,7 +481,7 @@ def find_present(root: Path, names: pa.StringArray, told_by: Path, missing: str)
     listed = pa.array(scan_images(root), pa.string())
     there = find_rows(names, listed) >= 0
     for row in np.flatnonzero(~there).tolist():
-        there[row] = (root / names[row].as_py()).is_file()
+        there[row] = os.path.isfile(root / names[row].as_py())
     absent = np.flatnonzero(~there)
     if len(absent):
         some = ", ".join(str(root / names[row].as_py()) for row in absent[:3].tolist())

@@ -10,6 +10,8 @@ import hashlib
 import io
 import math
 import os
+import stat
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,13 +20,25 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from genkl.storage import hash_tensors
 
 FINGERPRINT_BYTES = 16
 """Length of an image's content hash: collisions stay improbable beyond 10^18 images."""
+
+
+JPEG, DECODED = b"\xff\xd8", b"16 bits on white"
+"""How a JPEG begins; and what the fingerprints of others hold beside their bytes, so that features
+of what used to be decoded in another way are not taken from a cache."""
+
+ORIENTATION = 0x0112
+TURNS = dict(enumerate(map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), 2))
+"""How an image is turned upright by what the EXIF tag says, 2 to 8; 1 is upright."""
+
+NO_PIXELS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+"""Parts of a PNG that Pillow refuses beyond a megabyte, and that no pixel depends on."""
 
 
 class ImageError(OSError):
@@ -118,17 +132,23 @@ class ImageFiles(Images):
         """The file's bytes."""
         path = self.path(row)
         try:
+            if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+                raise ImageError(str(path), "this is a folder, or something else that is no file")
             return path.read_bytes()
         except FileNotFoundError:
             raise ImageError(str(path), "there is no such file") from None
-        except OSError as error:
-            raise ImageError(str(path), error.strerror or str(error)) from error
+        except ImageError:
+            raise
+        except (OSError, ValueError) as error:  # such as a name with a zero byte
+            raise ImageError(str(path), getattr(error, "strerror", "") or str(error)) from error
 
     def read(self, row: int) -> Tensor:
         return decode_image(self.encoded(row), self.name(row))
 
     def fingerprint(self, row: int) -> bytes:
-        return hashlib.blake2b(self.encoded(row), digest_size=FINGERPRINT_BYTES).digest()
+        encoded = self.encoded(row)
+        salt = b"" if encoded.startswith(JPEG) else DECODED
+        return hashlib.blake2b(encoded, digest_size=FINGERPRINT_BYTES, salt=salt).digest()
 
 
 class ImageTensor(Images):
@@ -268,6 +288,8 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
 def decode_image(encoded: bytes, name: str) -> Tensor:
     """Decode a JPEG, PNG or other image that Pillow knows, upright (EXIF), as RGB.
 
+    What is transparent lies on white. Grey of 16 bits keeps its 8 highest.
+
     Args:
         encoded: the file's bytes.
         name: for messages.
@@ -276,24 +298,71 @@ def decode_image(encoded: bytes, name: str) -> Tensor:
         (3, H, W), uint8.
 
     Raises:
-        ImageError: empty, truncated, too large to be a photograph, or not an image.
+        ImageError: empty, truncated, too large to be a photograph, of numbers whose white nobody
+            states (integers of 32 bits, floats), or not an image.
     """
     if not encoded:
         raise ImageError(name, "the file is empty")
+    if encoded.startswith(b"\x89PNG"):
+        encoded = _without_texts(encoded)
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             if math.prod(image.size) > (Image.MAX_IMAGE_PIXELS or math.inf):
                 raise ImageError(name, "too many pixels for a photograph")
-            upright = ImageOps.exif_transpose(image) if "exif" in image.info else image
-            if upright.mode == "P" or "transparency" in upright.info:
-                upright = upright.convert("RGBA")
-            pixels = np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
+            if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+                reason = f"32 bits a pixel (mode {image.mode}), and no word of what is white"
+                raise ImageError(name, f"{reason}; save it with 8 or 16")
+            image.load()
+            pixels = np.array(upright(image, _as_rgb(image)))
     except UnidentifiedImageError:
         raise ImageError(name, "this is not an image") from None
     except Image.DecompressionBombError:
         raise ImageError(name, "too many pixels for a photograph") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        if isinstance(error, ImageError):
-            raise
-        raise ImageError(name, f"damaged ({error})") from None
+    except ImageError:
+        raise
+    except Exception as error:  # a decoder may raise anything at damaged bytes
+        raise ImageError(name, f"damaged ({error or type(error).__name__})") from None
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def upright(image: Image.Image, shown: Image.Image) -> Image.Image:
+    """What is shown of an image, turned as its EXIF says; nothing else in there matters."""
+    try:
+        turn = TURNS.get(image.getexif().get(ORIENTATION)) if "exif" in image.info else None
+    except Exception:  # cameras write anything
+        turn = None
+    return shown if turn is None else shown.transpose(turn)
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode in red, green and blue, on white where it is transparent."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray(_in_8_bits(image))
+    if image.mode == "La":  # Pillow knows no way to RGBA
+        image = image.convert("LA")
+    if image.mode in ("RGBA", "RGBa", "LA", "PA", "P") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _in_8_bits(image: Image.Image) -> np.ndarray:
+    """Grey of 12 or 16 bits in 8, shape (H, W)."""
+    grey, tags = np.asarray(image), getattr(image, "tag_v2", {})  # those of a TIFF
+    white = 2 ** tags.get(258, (16,))[0] - 1
+    scaled = (grey * (255 / white)).round().clip(0, 255).astype(np.uint8)
+    if tags.get(262) == 0:  # white is zero
+        scaled = 255 - scaled
+    scaled[grey == image.info.get("transparency", -1)] = 255
+    return scaled
+
+
+def _without_texts(png: bytes) -> bytes:
+    """A PNG without the parts of `NO_PIXELS`."""
+    kept, at = [png[:8]], 8
+    while at + 8 <= len(png):
+        length, kind = struct.unpack_from(">I4s", png, at)
+        if kind not in NO_PIXELS:
+            kept.append(png[at : at + 12 + length])
+        at += 12 + length
+    return b"".join(kept)

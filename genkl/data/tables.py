@@ -8,11 +8,14 @@ Arrow is imported where a table is read: arrays need NumPy alone.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
+import io
 import itertools
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +29,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
-FORMATS = (".npy", ".csv", ".parquet")
+FORMATS = (".npy", ".csv", ".parquet", ".tsv")
+MARKS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+"""What may stand between the values of a line."""
+
+WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""How .xlsx, .ods and .xls begin."""
 
 BATCH_ENTRIES = 1 << 22
 """Entries of predictions that are read at a time where the caller does not care."""
@@ -126,14 +134,16 @@ class Table:
         )
 
 
-def open_table(path: str | os.PathLike[str], argument: str, text: Sequence[str] = ()) -> Table:
-    """Open a .csv or .parquet file.
+def open_table(
+    path: str | os.PathLike[str], argument: str, text: Sequence[str] | None = ()
+) -> Table:
+    """Open a .csv, .tsv or .parquet file.
 
     Args:
         path: the file.
         argument: what the user calls it, for messages.
-        text: columns of a .csv to read as they are written, if it has them; the others hold
-            numbers where all their values are numbers.
+        text: columns of a .csv to read as they are written, if it has them (None: all); the others
+            hold numbers where all their values are numbers.
 
     Returns:
         The table.
@@ -141,7 +151,7 @@ def open_table(path: str | os.PathLike[str], argument: str, text: Sequence[str] 
     Raises:
         TableError: it can't be read, or two columns have one name.
     """
-    path, argument = Path(path), f"{argument} {path}"
+    path, argument = Path(path), f"{argument} {path}".strip()
     if path.suffix == ".parquet":
         from pyarrow.parquet import ParquetFile
 
@@ -149,7 +159,11 @@ def open_table(path: str | os.PathLike[str], argument: str, text: Sequence[str] 
             file = ParquetFile(path, pre_buffer=False)
         table = Table(path, argument, file.schema_arrow, file.metadata.num_rows, file)
     else:
-        content = _read_csv(path, argument, text)
+        header = _header(path, argument)
+        if _holds_numbers(header):
+            problem = "has no header, its first line holds numbers,"
+            raise TableError(argument, problem, "write one, or a .npy file", 0)
+        content = _read_csv(path, argument, header if text is None else text)
         table = Table(path, argument, content.schema, len(content), content)
     check_unique(argument, table.names)
     return table
@@ -158,10 +172,11 @@ def open_table(path: str | os.PathLike[str], argument: str, text: Sequence[str] 
 def read_texts(
     path: str | os.PathLike[str], needed: Sequence[str], optional: Sequence[str] = ()
 ) -> Table:
-    """Read columns of a CSV file (tab-separated where it is called ``.tsv``) as they are written.
+    """Read columns of a CSV file as they are written.
 
     Args:
-        path: the file, UTF-8, with a header. Blank lines don't count.
+        path: the file, UTF-8 or UTF-16, with a header; between values are commas, semicolons or
+            tabs. Blank lines don't count. Or a .parquet file.
         needed: names of columns.
         optional: more columns, where it has them.
 
@@ -176,21 +191,26 @@ def read_texts(
     import pyarrow.compute as pc
 
     path, argument = Path(path), str(path)
-    with open(path, "rb") as file:
-        header = next(filter(None, _csv_reader(file, _delimiter(path), "replace")), [])
+    whole = open_table(path, "") if path.suffix == ".parquet" else None
+    header, line = (whole.names, None) if whole else (_header(path, argument), 1)
     for name in needed:
         if name not in header and header:
             known = f"it has {', '.join(map(repr, header))}: name the right one"
-            raise TableError(argument, f"there is no column {name!r}", known, line=1)
+            raise TableError(argument, f"there is no column {name!r}", known, line=line)
     wanted = [name for name in (*needed, *optional) if name in header]
     for name in wanted:
         if header.count(name) > 1:
             problem = f"there are {header.count(name)} columns {name!r}"
-            raise TableError(argument, problem, "keep one", line=1)
-    read = _read_csv(path, argument, wanted, include_columns=wanted)
-    if len(read) == 0:
-        raise TableError(argument, "has a header and no lines", "add a line for each row")
+            raise TableError(argument, problem, "keep one", line=line)
+    if whole:
+        with _readable(argument, path, "write its columns as text"):
+            read = whole.content.read(columns=wanted)
+            read = {name: read[name].cast(pa.string()).fill_null("") for name in wanted}
+    else:
+        read = _read_csv(path, argument, wanted, include_columns=wanted)
     trimmed = pa.table({name: pc.utf8_trim_whitespace(read[name]) for name in wanted})
+    if len(trimmed) == 0:
+        raise TableError(argument, "has a header and no lines", "add a line for each row")
     return Table(path, argument, trimmed.schema, len(trimmed), trimmed)
 
 
@@ -207,8 +227,10 @@ def read_lines(path: str | os.PathLike[str]) -> pa.StringArray:
     return _read_csv(Path(path), str(path), ["line"], LINES)["line"].combine_chunks()
 
 
-def line_of(path: Path, row: int) -> int:
+def line_of(path: Path, row: int) -> int | None:
     """The line of a row in a CSV file, counted from 1; header and blank lines are no rows."""
+    if path.suffix == ".parquet":
+        return None
     with open(path, "rb") as file:
         reader = _csv_reader(file, _delimiter(path), "replace")
         next(itertools.islice(filter(None, reader), row + 1, None))
@@ -283,6 +305,7 @@ class Predictions:
         columns: of a table, those that hold the probabilities: k, or one with lists of k.
         table: with them; None for an array.
         from_logits: the file holds logits, which get a softmax in double precision.
+        normalize: each row is divided by its sum, in double precision.
         remedies: for messages.
     """
 
@@ -295,6 +318,7 @@ class Predictions:
     columns: tuple[str, ...] | None = None
     table: Table | None = None
     from_logits: bool = False
+    normalize: bool = False
     remedies: Remedies = Remedies()
 
     def __str__(self) -> str:
@@ -317,12 +341,13 @@ class Predictions:
             some = iter(lambda: list(itertools.islice(parts, PARTS)), [])
             batches = map(np.concatenate, some)
         for batch in batches:
-            yield self._softmax(batch, first) if self.from_logits else batch
+            change = self._softmax if self.from_logits else _normalized if self.normalize else None
+            yield change(batch, first) if change else batch
             first, batch = first + len(batch), None  # or two would be in memory
 
     def read(self) -> np.ndarray:
         """All rows, shape (N, k); those of an array are mapped."""
-        if self.table is None and not self.from_logits:
+        if self.table is None and not (self.from_logits or self.normalize):
             return np.load(self.path, mmap_mode="r")
         return np.concatenate([*self.batches()])
 
@@ -392,6 +417,7 @@ def open_predictions(
     classes: Sequence[str] | None = None,
     text: Mapping[str, str] | None = None,
     from_logits: bool = False,
+    normalize: bool = False,
     remedies: Remedies = Remedies(),
 ) -> Predictions:
     """Find out the layout of a file of predictions.
@@ -405,6 +431,7 @@ def open_predictions(
         text: columns that hold something else, which must be there, with the arguments that name
             them. Those of a .csv are read as they are written.
         from_logits: the numbers are logits, to which a softmax is applied in double precision.
+        normalize: divide each row by its sum, such as where probabilities were rounded.
         remedies: for messages.
 
     Returns:
@@ -422,7 +449,17 @@ def open_predictions(
         found = _open_array(path, argument, classes, remedies)
     else:
         found = _open_table(path, argument, classes, text, remedies)
-    return replace(found, dtype=np.dtype(np.float64), from_logits=True) if from_logits else found
+    if not (from_logits or normalize):
+        return found
+    return replace(found, dtype=np.dtype(np.float64), from_logits=from_logits, normalize=normalize)
+
+
+def _normalized(stored: np.ndarray, _first_row: int) -> np.ndarray:
+    """Rows that sum to 1; those that no division makes probabilities stay, to be refused later."""
+    probs = stored.astype(np.float64)
+    sums = probs.sum(axis=1, keepdims=True)
+    can_be = (probs >= 0).all(axis=1, keepdims=True) & (sums > 0)
+    return probs / np.where(can_be, sums, 1)
 
 
 def checked_source(path: str | os.PathLike[str], argument: str) -> Path:
@@ -502,18 +539,23 @@ def _read_csv(
     import pyarrow as pa
     from pyarrow import csv as arrow
 
-    delimiter, types = delimiter or _delimiter(path), dict.fromkeys(text, pa.string())
     lines = delimiter == LINES
+    delimiter, types = delimiter or _delimiter(path), dict.fromkeys(text, pa.string())
+    if delimiter == ";" and _has_decimal_comma(path):
+        options["decimal_point"] = ","
     format = {"quote_char": False, "ignore_empty_lines": False} if lines else {}
+    with open(path, "rb") as file:
+        encoding = _encoding(file)
     try:
         return arrow.read_csv(
             path,
-            arrow.ReadOptions(column_names=list(text) if lines else None),
+            arrow.ReadOptions(column_names=list(text) if lines else None, encoding=encoding),
             arrow.ParseOptions(delimiter=delimiter, **format),
             arrow.ConvertOptions(column_types=types, **options),
         )
-    except pa.ArrowInvalid as error:
-        raise _csv_error(path, argument, delimiter, str(error).splitlines()[0]) from error
+    except (ValueError, pa.ArrowException) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise _csv_error(path, argument, delimiter, reason) from error
 
 
 def _csv_error(path: Path, argument: str, delimiter: str, reason: str) -> TableError:
@@ -528,11 +570,12 @@ def _csv_error(path: Path, argument: str, delimiter: str, reason: str) -> TableE
             for row in rows:
                 if len(row) != len(header):
                     problem = f"{len(row)} columns instead of {len(header)}"
-                    remedy = "put values that hold a comma between quotation marks"
+                    held = MARKS.get(delimiter, "the separator")
+                    remedy = f"put values that hold {held} between quotation marks"
                     return TableError(argument, problem, remedy, line=reader.line_num)
         except UnicodeDecodeError:
             line = reader.line_num + 1
-            return TableError(argument, "not UTF-8", "convert it", line=line)
+            return TableError(argument, "not UTF-8", "convert it: save it as UTF-8", line=line)
         except csv.Error as error:
             return TableError(argument, str(error), "correct it", line=reader.line_num)
     return TableError(argument, f"can't be read as {path.suffix} ({reason})", "correct it")
@@ -540,11 +583,63 @@ def _csv_error(path: Path, argument: str, delimiter: str, reason: str) -> TableE
 
 def _csv_reader(file: Any, delimiter: str, errors: str = "strict") -> Any:
     """Rows of a CSV file line by line, for its header and for messages."""
-    return csv.reader((line.decode("utf-8-sig", errors) for line in file), delimiter=delimiter)
+    return csv.reader(_lines(file, errors), delimiter=delimiter)
+
+
+def _lines(file: io.BufferedReader, errors: str) -> Iterator[str]:
+    if _encoding(file) == "utf-16":
+        return iter(io.TextIOWrapper(file, "utf-16", errors, newline=""))
+    return (line.decode("utf-8-sig", errors) for line in file)
+
+
+def _encoding(file: io.BufferedReader) -> str:
+    is_utf_16 = file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return "utf-16" if is_utf_16 else "utf8"
+
+
+def _header(path: Path, argument: str) -> list[str]:
+    """Names of the columns of a CSV file; none where it is empty."""
+    with open(path, "rb") as file:
+        if file.peek(4)[:4] in WORKBOOKS:
+            problem = "is a workbook of a spreadsheet (or another archive), not a text file"
+            raise TableError(argument, problem, "save it as CSV (UTF-8)")
+        try:
+            return next(filter(None, _csv_reader(file, _delimiter(path), "replace")), [])
+        except csv.Error as error:
+            raise TableError(argument, str(error), "correct it", line=1) from None
+
+
+def _holds_numbers(header: Sequence[str]) -> bool:
+    """Whether it is a row of a matrix: no names, and no whole numbers, by which classes are called.
+
+    Numbers such as 0.5 can be names, too, but hardly such that sum to 1, or of many digits.
+    """
+    parts = " ".join(header).split()
+    if all(map(str.isdecimal, parts)) or not all(map(_NUMBER.fullmatch, parts)):
+        return False
+    return abs(sum(map(float, parts)) - 1) < 0.02 or max(map(len, parts)) > 8
+
+
+def _first_lines(path: Path) -> list[str]:
+    """The header and the line below, without what is between quotation marks."""
+    with open(path, "rb") as file:
+        some = itertools.islice(filter(str.strip, _lines(file, "replace")), 2)
+        return [re.sub('"[^"]*"', "", line) for line in some]
 
 
 def _delimiter(path: Path) -> str:
-    return "\t" if path.suffix.lower() == ".tsv" else ","
+    """What stands between the values: of `MARKS` the one that the header has most of."""
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    return max(MARKS, key="".join(_first_lines(path)[:1]).count)
+
+
+def _has_decimal_comma(path: Path) -> bool:
+    return any(_COMMA.search(line) for line in _first_lines(path)[1:])
+
+
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_COMMA = re.compile(r"(^|;)\s*-?\d*,\d+\s*(;|$)")
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from genkl.data.images import as_images
 from genkl.engine import Engine, as_engine
 from genkl.features import EFFICIENTNET_LITE0, Backbone, featurize
 from genkl.learn.config import GenKLConfig
-from genkl.learn.folder import RUN_FILE, Recorder, RunFolder, describe, identity_of, in_use, plain
+from genkl.learn.folder import RUN_FILE, Recorder, RunFolder, describe, identity_of, in_use
 from genkl.learn.iteration import (
     Iteration,
     Learned,

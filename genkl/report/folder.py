@@ -211,8 +211,11 @@ def _check_counts(labels: np.ndarray, num_classes: int, class_names: Sequence[st
     if (counts < 2).any():
         rare = int(counts.argmin())
         name = f"class {rare}" if class_names is None else repr(class_names[rare])
+        remedy = "add images, or leave the class out of class_names"
+        if counts[rare]:
+            remedy = "add images, or take it out: no_label= for a table, else move its folder away"
         raise ValueError(
             f"labels has {counts[rare]} of {name}; each class needs 2 images or more, so that one "
-            "can be predicted from the others: add images, or leave the class out of class_names"
+            f"can be predicted from the others: {remedy}"
         )
     return int(counts.max())

@@ -17,10 +17,10 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from genkl import __version__
-from genkl.data.images import ImageError, ImageFiles, Images
+from genkl.data.images import ImageError, ImageFiles, Images, upright
 from genkl.provenance import usable_cores
 from genkl.report.assessment import FINE, KINDS, WRONG, Assessment
 from genkl.report.table import no_class_name, to_frame
@@ -180,7 +180,7 @@ def _folder_url(images: Images | None, page: Path) -> str | None:
         relative = Path(os.path.relpath(root, here)).as_posix()
     except ValueError:  # another drive
         return f"{root.as_uri()}/"
-    return f"{quote(relative)}/"
+    return f"{quote(os.fsencode(relative))}/"
 
 
 # --- Thumbnails ----------------------------------------------------------------------------------
@@ -225,6 +225,7 @@ def _draft(encoded: bytes) -> Image.Image | None:
             if image.mode != "RGB" or math.prod(image.size) > (Image.MAX_IMAGE_PIXELS or math.inf):
                 return None
             image.draft("RGB", (2 * SIDE, 2 * SIDE))
-            return ImageOps.exif_transpose(image)
-    except (UnidentifiedImageError, Image.DecompressionBombError):
+            image.load()
+            return upright(image, image)
+    except Exception:  # whatever it is, reading says so
         return None

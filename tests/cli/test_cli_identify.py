@@ -347,6 +347,50 @@ def test_ids_and_labels_of_a_csv_are_taken_as_they_are_written(probs, labels):
     assert read("out.parquet")["image"].tolist()[:2] == ["00000", "00001"]
 
 
+@pytest.mark.parametrize("asked", [[], ["--label-column", "label"]])
+def test_labels_with_leading_zeros_keep_them(probs, labels, asked):
+    codes = [f"{i:02}" for i in range(K)]
+    as_table(probs, codes).to_csv("coded.csv", index=False)
+    pd.DataFrame({"label": [codes[i] for i in labels]}).to_csv("codes.csv", index=False)
+    told = ["coded.csv", "--id", "image", "--labels", "codes.csv", *asked]
+    assert run(*told, *RULE, "--out", "out.parquet") == 0
+    assert read("out.parquet")["given_label"].tolist() == [codes[i] for i in labels]
+
+
+@pytest.mark.parametrize("source", ["p.npy", "p.csv"])
+def test_minus_one_is_no_label(probs, labels, source):
+    given = np.where(np.arange(300) % 3 == 0, -1, labels)
+    np.save("given.npy", given)
+    pd.DataFrame({"label": given}).to_csv("given.csv", index=False)
+    words = ["-1" if label < 0 else NAMES[label] for label in given]
+    pd.DataFrame({"label": words}).to_csv("words.csv", index=False)
+    named = given if source == "p.npy" else np.array([*NAMES, ""])[given]
+    found = ["--id", "image"] if source == "p.csv" else []
+    for file in ("given.npy", "given.csv", *(["words.csv"] if found else [])):
+        out = ["--out", "out.parquet", "--overwrite"]
+        assert run(source, *found, "--labels", file, *RULE, *out) == 0
+        table = read("out.parquet")
+        assert table["given_label"].tolist() == named.tolist()
+        assert table["given_prob"].isna().tolist() == (given < 0).tolist()
+
+
+def test_rounded_probabilities_are_read_where_the_command_is_told(probs, capsys):
+    rounded = np.round(predictions(k=20, concentration=1.0), 2)
+    np.save("rounded.npy", rounded)
+    assert run("rounded.npy", "--alpha", "0.9", "--beta", "0.01") == 1
+    assert "--normalize if they were rounded" in capsys.readouterr().err
+    told = ["rounded.npy", "--alpha", "0.9", "--beta", "0.01", "--normalize", "--out"]
+    assert run(*told, "out.npy") == 0
+    whole = rounded.astype(float) / rounded.astype(float).sum(axis=1, keepdims=True)
+    vectors = genkl.uniform_like_vectors(20)
+    assert np.load("out.npy").tolist() == genkl.identify_nc(whole, 0.9, 0.01, vectors).tolist()
+    assert run(*told, "other.npy", "--from-logits") == 1
+    assert "--from-logits and --normalize exclude one another" in capsys.readouterr().err
+    np.save("negative.npy", np.array([[-1.0, 1, 1], [1, 1, 1]]))
+    assert run("negative.npy", *told[1:], "other.npy") == 1
+    assert "negative entry (-1) in row 0" in capsys.readouterr().err
+
+
 # --- What is printed -------------------------------------------------------------------------
 
 

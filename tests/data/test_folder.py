@@ -1,6 +1,7 @@
 """Your own data: folders, tables and arrays become splits, and a bad line is named."""
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -278,6 +279,122 @@ def test_a_listed_file_counts_as_there_however_it_is_written(tmp_path):
     write_photos(tmp_path / "in", ["./a.jpg,x,", "../out/b.jpg,y,", "c.tif,y,", ".d.jpg,x,"])
     dataset, _ = load_folder(folder=tmp_path / "in", labels="labels.csv")
     assert len(dataset.noisy) == 4
+
+
+@pytest.mark.parametrize(
+    "other", ["./a.jpg", "in//a.jpg", r"in\a.jpg", r".\in\.\a.jpg", "x/../in/a.jpg"]
+)
+def test_an_image_under_two_names_counts_once(tmp_path, other):
+    name = "a.jpg" if "in" not in other else "in/a.jpg"
+    write_photos(tmp_path, [f"{name},x", "b.jpg,y"], header="image,label")
+    with (tmp_path / "labels.csv").open("a") as table:
+        table.write(f"{other},y\n")
+    with pytest.raises(ValueError, match=rf"labels.csv:4: '{name}' is already in line 2; keep one"):
+        load_folder(folder=tmp_path, labels="labels.csv")
+
+
+def test_back_slashes_of_another_system_are_read(tmp_path):
+    write_photos(tmp_path, ["in/a.jpg,x", "in/b.jpg,y"], header="image,label")
+    write_lines(tmp_path / "labels.csv", ["image,label", r"in\a.jpg,x", r"in\b.jpg,y"])
+    dataset, _ = load_folder(folder=tmp_path, labels="labels.csv")
+    assert dataset.noisy.inputs.read(1).shape[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ("NaN", "labels.csv: the column 'label' holds 'NaN', which says that there is no value"),
+        ("N/A", "holds 'N/A'"),
+        ("None", "holds 'None'"),
+        ("Dress DRESS", "holds 'Dress' and 'DRESS', two classes or one; correct it, or pass class"),
+        ("caf\u00e9 cafe\u0301", "two classes or one"),
+        ("1 01", "holds '1' and '01', two"),
+    ],
+)
+def test_labels_that_mean_nothing_or_the_same_are_no_classes(tmp_path, labels, said):
+    labels = [*labels.split(), "coat"]
+    rows = [f"{i}.jpg,{label}" for i, label in enumerate(labels)]
+    write_photos(tmp_path, rows, header="image,label")
+    with pytest.raises(ValueError, match=said):
+        load_folder(folder=tmp_path, labels="labels.csv")
+    both, _ = load_folder(folder=tmp_path, labels="labels.csv", class_names=labels)  # as it says
+    assert len(both.class_names) == len(labels)
+
+
+def test_folders_whose_names_differ_in_case_only_are_no_two_classes(tmp_path):
+    for name in ("Dress/1.jpg", "DRESS/2.jpg"):
+        write_jpeg(tmp_path / name, name)
+    with pytest.raises(ValueError, match=r"sub-folders holds .*Dress"):
+        load_folder(folder=tmp_path)
+
+
+def test_minus_one_is_no_label(tmp_path, caplog):
+    rows = ["a.jpg,0,", "b.jpg,-1,1", "c.jpg,-1,-1", "d.jpg,1,-1", "e.jpg,1,"]
+    write_photos(tmp_path, rows)
+    dataset, _ = load_folder(folder=tmp_path, labels="labels.csv")
+    assert dataset.class_names == ("0", "1")
+    assert dataset.noisy.ids.tolist() == [0, 3, 4]
+    assert (
+        dataset.clean.ids.tolist() + dataset.test.ids.tolist() + dataset.validation.ids.tolist()
+        == [1]
+    )
+    assert "1 images have no given label" in caplog.text
+    named, _ = load_folder(folder=tmp_path, labels="labels.csv", class_names=("-1", "0", "1"))
+    assert 2 not in named.noisy.ids.tolist()  # verified to be of the class called so
+
+
+def test_files_that_are_no_images_are_counted_and_named(tmp_path, caplog):
+    for name in ("a/1.jpg", "b/1.jpg", "a/2.jpg"):
+        write_jpeg(tmp_path / name, name)
+    for name in ("a/3.HEIC", "a/4.tif", "b/without"):
+        (tmp_path / name).touch()
+    dataset, _ = load_folder(folder=tmp_path)
+    assert len(dataset.noisy) == 3
+    assert f"{tmp_path}: 3 other files, such as a/3.HEIC, a/4.tif, b/without" in caplog.text
+    for name in ("a/1.jpg", "b/1.jpg", "a/2.jpg"):
+        (tmp_path / name).unlink()
+    with pytest.raises(
+        DataNotFoundError, match=r"no images below .* among 3 files, such as a/3.HEIC"
+    ):
+        load_folder(folder=tmp_path)
+
+
+def test_thumbnails_that_a_system_keeps_are_no_images(tmp_path):
+    for name in ("a/1.jpg", "b/1.jpg", "a/@eaDir/1.jpg/SYNO_THUMB.jpg", "#recycle/2.jpg"):
+        write_jpeg(tmp_path / name, name)
+    assert list(scan_images(tmp_path)) == ["a/1.jpg", "b/1.jpg"]
+
+
+def test_a_stray_name_that_is_not_utf_8_stops_nothing(tmp_path, caplog):
+    write_photos(tmp_path, ["a/1.jpg,x", "b/2.jpg,y"], header="image,label")
+    for name in (b"a/\xff.jpg", b"\xfe/3.jpg"):
+        path = os.path.join(os.fsencode(tmp_path), name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        write_jpeg(Path(os.fsdecode(path)), "3")
+    assert len(load_folder(folder=tmp_path, labels="labels.csv")[0].noisy) == 2
+    assert caplog.text == ""
+    (tmp_path / "labels.csv").unlink()
+    assert len(load_folder(folder=tmp_path)[0].noisy) == 2
+    assert r"2 other files, such as a/\udcff.jpg, \udcfe" in caplog.text
+
+
+def test_a_name_that_no_file_can_have_is_one_that_is_not_there(tmp_path):
+    write_photos(tmp_path, ["a.jpg,x", "b.jpg,y"], header="image,label")
+    with (tmp_path / "labels.csv").open("a") as table:
+        table.write(f"{'c' * 300}.jpg,x\n")
+    with pytest.raises(DataNotFoundError, match="1 of 3 images are not there"):
+        load_folder(folder=tmp_path, labels="labels.csv")
+    dataset, _ = load_folder(folder=tmp_path, labels="labels.csv", missing="skip")
+    assert len(dataset.noisy) == 2
+
+
+def test_a_data_set_shows_itself_in_a_line(photos):
+    dataset, truth = load_folder(folder=photos, labels="labels.csv")
+    shown = [repr(part) for part in (dataset, dataset.clean, truth)]
+    assert shown[0].startswith("NoisyDataset('folder', 3 classes; clean ")
+    assert all(len(text) < 200 and "\n" not in text for text in shown)
+    arrays, _ = dataset_from_arrays("mine", EMBEDDINGS, np.arange(10) % 2)
+    assert repr(arrays.noisy) == "Split(10 instances, inputs (10, 4))"
 
 
 def test_a_tree_of_folders_gives_each_image_the_name_of_its_folder(tmp_path):

@@ -191,6 +191,78 @@ def test_a_text_file_that_cannot_be_used_names_its_line(probs, text, message):
     assert str(raised.value).startswith(message)
 
 
+ROWS = "image{0}label\r\na.jpg{0}Zoë\r\n\r\nb.jpg{0}02\r\n"
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_texts_are_read_as_spreadsheets_save_them(probs, mark, encoding):
+    start = "\ufeff" if encoding == "utf-16-be" else ""
+    write((start + ROWS.format(mark)).encode(encoding))
+    table = read_texts("t.csv", ["image", "label"])
+    assert table.texts("label").to_pylist() == ["Zoë", "02"]
+    assert table.error("", "", 1).line == 4
+    write((start + ROWS.format(mark) + mark.join("abc")).encode(encoding))
+    with pytest.raises(
+        TableError, match=r"^t.csv:5: 3 columns instead of 2; put values that hold a"
+    ):
+        read_texts("t.csv", ["image", "label"])
+
+
+def test_texts_of_a_parquet_file_are_read(probs):
+    labels = pd.Series(["x", None, "y"], dtype="category")
+    pd.DataFrame({"image": list("abc"), "label": labels, "n": [1, 2, 3]}).to_parquet("t.parquet")
+    table = read_texts("t.parquet", ["image", "label"], ["n", "verified"])
+    assert table.texts("label").to_pylist() == ["x", "", "y"]
+    assert table.texts("n").to_pylist() == ["1", "2", "3"]
+    assert str(table.error("'y' is no class", "correct it", 2)) == (
+        "t.parquet 'y' is no class in row 2; correct it"
+    )
+    with pytest.raises(TableError, match=r"^t.parquet there is no column 'seen'; it has 'image'"):
+        read_texts("t.parquet", ["seen"])
+    pq.write_table(pa.table({"image": [[1], [2]]}), "lists.parquet")
+    with pytest.raises(TableError, match=r"^lists.parquet can't be read"):
+        read_texts("lists.parquet", ["image"])
+
+
+@pytest.mark.parametrize("start", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0"])
+def test_a_workbook_is_refused_by_name_with_the_remedy(probs, start):
+    for name in ("t.xlsx", "t.csv"):
+        write(start + bytes(500), name)
+        with pytest.raises(TableError, match=rf"^{name} is a workbook .*save it as CSV \(UTF-8\)"):
+            read_texts(name, ["image"])
+    with pytest.raises(TableError, match=r"^--labels t\.csv is a workbook"):
+        open_table("t.csv", "--labels")
+
+
+def test_decimal_commas_are_read_where_semicolons_are_between(probs):
+    write(b"id;a;b\n1;0,25;0,75\n2;1;0\n")
+    found = open_predictions("t.csv", text={"id": "--id"})
+    assert found.read().tolist() == [[0.25, 0.75], [1, 0]]
+    write(b"id;a;b\nx, y;0.25;0.75\n")
+    assert open_predictions("t.csv", text={"id": "--id"}).read().tolist() == [[0.25, 0.75]]
+
+
+@pytest.mark.parametrize("how", [{"delimiter": ","}, {"delimiter": ",", "fmt": "%.3f"}, {}])
+def test_the_first_prediction_of_a_file_without_header_is_not_lost(probs, how):
+    np.savetxt("t.csv", [[0.25, 0.75], [0.5, 0.5], [1, 0]], **how)
+    with pytest.raises(TableError, match=r"^source t\.csv has no header, its first line holds num"):
+        open_predictions("t.csv")
+    np.savetxt("t.csv", [[0.25, 0.75], [0.5, 0.5]], delimiter=",", header="0,1", comments="")
+    assert open_predictions("t.csv").rows == 2
+
+
+def test_rounded_predictions_are_normalised_where_that_is_asked_for(probs):
+    rounded = np.array([[0.333, 0.333, 0.333, 0], [25, 25, 50, 0], [0, 0, 0, 0], [-1, 1, 1, 0]])
+    np.save("r.npy", rounded)
+    found = open_predictions("r.npy", normalize=True)
+    read = found.read()
+    assert np.allclose(read[:2], [[1 / 3, 1 / 3, 1 / 3, 0], [0.25, 0.25, 0.5, 0]])
+    assert np.array_equal(read[2:], rounded[2:])  # and are refused
+    assert np.array_equal(np.concatenate([*found.batches(16)]), read)
+    assert np.array_equal(np.load("r.npy"), rounded)
+
+
 def test_lines_are_there_as_they_are(probs):
     write(b'\xef\xbb\xbfa.jpg 1\r\n\r\n  "b, c.jpg\t2\n\n', "list.txt")
     assert read_lines("list.txt").to_pylist() == ["a.jpg 1", "", '  "b, c.jpg\t2', ""]

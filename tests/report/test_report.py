@@ -356,6 +356,22 @@ def test_errors_come_before_the_work(colors: Path, tmp_path: Path):
 # --- The table -----------------------------------------------------------------------------------
 
 
+def test_the_advice_about_a_class_with_a_single_image_can_be_taken(colors: Path, tmp_path: Path):
+    """Neither a tree nor a table goes round in a circle; see also the words for no image at all."""
+    names = sorted(str(path.relative_to(colors)) for path in colors.rglob("*.png"))
+    rows = [f"{name},{Path(name).parts[0]}" for name in names]
+    rows[0] = f"{names[0]},Skirt"
+    (tmp_path / "labels.csv").write_text("\n".join(["image,label", *rows]))
+    table = {"labels": tmp_path / "labels.csv", "backbone": EYES, "progress": False}
+    with pytest.raises(ValueError, match=r"1 of 'Skirt'.*take it out: no_label= for a table"):
+        assess_folder(colors, **table)
+    found, _ = assess_folder(colors, no_label=["Skirt"], cache_dir=tmp_path, **table)
+    assert "Skirt" not in found.class_names
+    classes = [*found.class_names, "Hat"]
+    with pytest.raises(ValueError, match=r"0 of 'Hat'.*leave the class out of class_names"):
+        assess_folder(colors, no_label=["Skirt"], class_names=classes, **table)
+
+
 def test_no_class_is_called_as_no_class():
     assert no_class_name(["a", "b"]) == "none"
     assert no_class_name(["none", "b"]) == "no class"

@@ -183,16 +183,32 @@ def roster(tmp_path: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name\nada\n", "no column 'student'; its columns: name"),
-        ("student\n", "names no student"),
+        ("name\nada\n", "roster.csv:1: there is no column 'student'; it has 'name'"),
+        ("student\n", "has a header and no lines"),
         ("student\nada\nAda\n", "more than once"),
-        ("student\n../ada\n", "line 2: '../ada' can't name a file"),
-        ('student\nada\n""\n', "line 3: '' can't name a file"),
+        ("student\n../ada\n", "roster.csv:2: '../ada' can't name a file"),
+        ('student\nada\n""\n', "roster.csv:3: '' can't name a file"),
+        ("student\n\nada\n\n\na/b\n", "roster.csv:6: 'a/b' can't name a file"),
     ],
 )
 def test_a_roster_that_makes_no_sense_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         read_roster(roster(tmp_path, text))
+
+
+def test_a_roster_may_be_what_a_spreadsheet_saves(tmp_path: Path) -> None:
+    """With other columns, semicolons, in UTF-16; given and family name are in a single one."""
+    names = ["Ada Lovelace", "Curie, Marie", "Zoë", "O'Neil"]
+    text = "group;student\r\n\r\n" + "".join(f'1;"{name}"\r\n' for name in names)
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        path = tmp_path / f"{encoding}.csv"
+        path.write_bytes(text.encode(encoding))
+        assert read_roster(path) == names
+    made = write_homework(names, tmp_path / "out", term="1")
+    assert [path.stem for path in made] == names
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"utf-16\.csv:5: not UTF-8; convert it: save it as UTF-8"):
+        read_roster(path)
 
 
 def test_a_roster_that_is_not_there_is_named_with_the_remedy(tmp_path: Path) -> None:
