@@ -155,14 +155,18 @@ def main() -> int:
     here = [name for name in options.data if CASES[name].is_present()]
     if absent := [name for name in options.data if name not in here]:
         print(f"left out, not on this machine (genkl data list): {', '.join(absent)}")
-    if options.list:
-        cells = [] if options.parts == ["ablations"] else studies.search_cells(here)
-        cells += [] if options.parts == ["main"] else studies.ablation_cells(here)
-        print(listing(kept(), select(cells, options.only), MODULES))
-        return 0
+    wanted = options.only.get("data", ())
+    if gone := set(absent) & set(wanted if isinstance(wanted, tuple) else [wanted]):
+        names = ", ".join(sorted(gone))
+        parser.error(f"--only data: {names} not on this machine; see: python -m genkl data list")
     stop_on_term()
     work = {"main": run_main, "ablations": run_ablations}
     try:
+        if options.list:
+            cells = [] if options.parts == ["ablations"] else studies.search_cells(here)
+            cells += [] if options.parts == ["main"] else studies.ablation_cells(here)
+            print(listing(kept(), select(cells, options.only), MODULES))
+            return 0
         sweeps = [done for part in options.parts or PARTS for done in work[part](here, options)]
     except ValueError as error:
         parser.error(str(error))

@@ -73,7 +73,7 @@ class Sweep:
 
 
 def run_sweep(
-    cells: Iterable[Cell],
+    cells: Iterable[Cell | Mapping[str, Any]],
     function: Callable[..., Result] | str,
     folder: str | os.PathLike[str],
     *,
@@ -112,7 +112,8 @@ def run_sweep(
         ConnectionError: no scheduler answers, or it went away.
         WorkerError: a worker has other code than this process, or several threads.
     """
-    cells, folder = tuple(cells), Path(folder).absolute()
+    cells = tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in cells)
+    folder = Path(folder).absolute()
     _check(cells, jobs, rerun)
     _load(function)
     job = _Job(_name(function), function, code_fingerprints(code), folder)

@@ -14,7 +14,7 @@ from book.machine.comparison import compare
 from book.machine.execution import change_chapter, execute, summarize
 from book.machine.online import write_setup_cells
 from book.machine.profiles import plan, read_overrides
-from book.machine.project import DEFAULT_PROFILE, BookError, Project
+from book.machine.project import DEFAULT_PROFILE, BookError, Project, say
 from book.machine.rendering import render
 from book.machine.slides import build_slides
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         project = Project((options.root or _find_root()).resolve(), options.profile)
         return int(options.run(project, options))
-    except BookError as error:
+    except (BookError, OSError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:
@@ -102,7 +102,8 @@ def _chapter(project: Project, options: argparse.Namespace) -> int:
     if outcome.failed:
         print(summarize(outcome), flush=True)
         return 1
-    print(f"The book: {render(project)}", flush=True)
+    say("Rendering the whole book; chapters that are stale or new are executed first.")
+    print(f"The chapter: {render(project).parent / 'notebooks' / options.name}.html", flush=True)
     if changed := read_overrides(project).get(options.name):
         profile = "" if project.profile == DEFAULT_PROFILE else f" --profile {project.profile}"
         print(

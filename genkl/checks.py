@@ -7,6 +7,7 @@ Arrays may be NumPy arrays or torch tensors; the functions here decide which lib
 from __future__ import annotations
 
 import math
+import numbers
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -194,6 +195,12 @@ def check_positive(name: str, value: float, remedy: str = "") -> None:
     """Refuse a number that is not finite and greater than 0."""
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name} is {value}; it must be a finite number greater than 0" + remedy)
+
+
+def check_whole(name: str, value: object, least: int, remedy: str = "") -> None:
+    """Refuse what is no whole number of at least so many."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"{name} is {value}; it must be a whole number, at least {least}{remedy}")
 
 
 def check_beta(beta: float, num_classes: int, name: str = "beta") -> None:

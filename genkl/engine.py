@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from genkl.checks import check_choice
+from genkl.networks import pick_device
 
 if TYPE_CHECKING:  # importing it takes a second, which only those who train or predict wait for
     from lightning_fabric import Fabric
@@ -208,7 +209,7 @@ def as_engine(engine: Engine | str | torch.device) -> Engine:
     """
     if isinstance(engine, Engine):
         return engine
-    return Engine(accelerator=torch.device(engine).type if engine != "auto" else "auto")
+    return Engine(accelerator=pick_device(engine).type if engine != "auto" else "auto")
 
 
 @functools.cache
@@ -216,17 +217,24 @@ def _fabric(engine: Engine) -> Fabric:
     with warnings.catch_warnings():  # what it says about the machine is for its own users
         warnings.simplefilter("ignore")
         from lightning_fabric import Fabric
+        from lightning_fabric.utilities.exceptions import MisconfigurationException
 
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         devices, num_nodes, started = _processes(engine)
         several = started or devices * num_nodes > 1
-        return Fabric(
-            accelerator=engine.accelerator,
-            devices=devices,
-            num_nodes=num_nodes,
-            strategy="ddp" if several else "auto",
-            precision=engine.precision,
-        )
+        try:
+            return Fabric(
+                accelerator=engine.accelerator,
+                devices=devices,
+                num_nodes=num_nodes,
+                strategy="ddp" if several else "auto",
+                precision=engine.precision,
+            )
+        except (MisconfigurationException, RuntimeError) as error:
+            raise ValueError(
+                f"accelerator is {engine.accelerator!r}, which can't give {devices} here "
+                f"({str(error).strip().splitlines()[0]}); use cpu, auto, or fewer devices"
+            ) from error
 
 
 def _processes(engine: Engine) -> tuple[int, int, bool]:

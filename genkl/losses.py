@@ -348,7 +348,7 @@ class Mixing:
         if own is not None:
             keep, targets, lent = keep[own], targets[own], lent[own]
         # One call for both, since a small model's step is mostly calls.
-        both = loss(torch.cat([logits, logits]), torch.cat([targets, lent]))
+        both = row_costs(loss, torch.cat([logits, logits]), torch.cat([targets, lent]))
         of_own, of_lent = both.chunk(2)
         return keep * of_own + (1 - keep) * of_lent
 
@@ -409,6 +409,12 @@ class _ByRole(Mapping[Role, RowLoss]):
 
     def __len__(self) -> int:
         return len(self._losses)
+
+    def __or__(self, other: Mapping[Role, RowLoss]) -> Mapping[Role, RowLoss]:
+        return _ByRole({**self, **other})
+
+    def __ror__(self, other: Mapping[Role, RowLoss]) -> Mapping[Role, RowLoss]:
+        return _ByRole({**other, **self})
 
     def __repr__(self) -> str:
         return repr(self._losses)
@@ -542,7 +548,39 @@ def _costs(
     """A row loss of every row given, mixed or not; shape (B,)."""
     if mixing is not None:
         return mixing.cost(loss, logits, targets, kept_part, own)
-    return loss(logits, targets if own is None else targets[own])
+    return row_costs(loss, logits, targets if own is None else targets[own])
+
+
+def row_costs(loss: RowLoss, logits: Tensor, targets: Tensor) -> Tensor:
+    """A row loss of every row; shape (B,).
+
+    Raises:
+        ValueError: the loss gives something else than one value a row.
+    """
+    costs = loss(logits, targets)
+    if costs.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"losses: {_describe(loss)} gives shape {tuple(costs.shape)} for {len(logits)} rows; "
+            'it must give one value a row, as reduction="none" does'
+        )
+    return costs
+
+
+def complete(
+    losses: Mapping[Role, RowLoss], num_classes: int, device: torch.device
+) -> Mapping[Role, RowLoss]:
+    """The row loss of every role, the paper's where none is given; each is tried on two rows.
+
+    Raises:
+        ValueError: no such role, or a loss that gives something else than one value a row.
+    """
+    for role in losses:
+        check_choice("role in losses", role, list(Role))
+    losses = PAPER_LOSSES | losses
+    rows = torch.full((2, num_classes), 1 / num_classes, device=device)
+    for loss in dict.fromkeys(losses.values()):
+        row_costs(loss, rows.log(), rows)
+    return losses
 
 
 def _any_of(roles: Tensor, wanted: list[Role]) -> Tensor:

@@ -185,7 +185,18 @@ def seeded_model(
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """The GPU if there is one and "auto" is asked for, otherwise the device named."""
+    """The GPU if there is one and "auto" is asked for, otherwise the device named.
+
+    Raises:
+        ValueError: no such device, or none on this machine.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f"device is {str(device)!r}, which this machine doesn't have; pass cpu, or auto to "
+            "take what there is"
+        ) from error
     return torch.device(device)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from genkl.learn import Run, round_to_dict, run_to_dict
 from genkl.provenance import changed_modules, code_fingerprints, provenance
-from genkl.storage import plain, write_json
+from genkl.storage import load_json, plain, write_json
 
 SCHEMA = 1
 MOVED = {
@@ -138,8 +138,9 @@ def load_record(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ValueError: not such a record, or written in another schema.
     """
-    record = json.loads(Path(path).read_text("utf-8"))
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        found = record.get("schema") if isinstance(record, dict) else None
-        raise ValueError(f"{path} has schema {found}, this version reads {SCHEMA}; write it anew")
+    record = load_json(path)
+    if record.get("schema") != SCHEMA:
+        raise ValueError(
+            f"{path} has schema {record.get('schema')}, this version reads {SCHEMA}; write it anew"
+        )
     return record

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,18 @@ VALUES, CHECKSUM = "genkl", "sha256"
 
 
 class DamagedFileError(ValueError):
-    """A file that is not what was written."""
+    """A file that is not what was written.
+
+    Args:
+        path: the file.
+        problem: how that is known.
+    """
+
+    def __init__(self, path: Path, problem: object) -> None:
+        super().__init__(
+            f"{path} is damaged or of another kind ({problem}): put a copy of it back, or delete "
+            "it if what it holds can be made again"
+        )
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
@@ -35,9 +46,53 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
     Raises:
         OSError: it can't be written; the message says what to do, and what was there stays.
     """
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
+    write_together({path: data})
     return Path(path)
+
+
+def write_together(files: Mapping[str | os.PathLike[str], bytes]) -> None:
+    """Write files that belong together: none takes its place before all are on the disk.
+
+    Args:
+        files: contents by path, each replaced if it exists; their folders are made.
+
+    Raises:
+        OSError: one can't be written; it is named. What was there stays, and nothing new is left.
+    """
+    with _replacing_all(files) as temporaries:
+        for (path, temporary), data in zip(temporaries.items(), files.values(), strict=True):
+            with explained(path, temporary):
+                temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def _replacing_all(paths: Iterable[str | os.PathLike[str]]) -> Iterator[dict[Path, Path]]:
+    """Where each path is written at first, beside it; all take their places at the end."""
+    names = map(Path, paths)
+    temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in names}
+    new: list[Path] = []
+    try:
+        for path in temporaries:
+            with explained(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporaries
+        for path, temporary in temporaries.items():
+            with explained(path, temporary):
+                _sync(temporary)
+        for path, temporary in temporaries.items():
+            new += [] if path.exists() else [path]
+            with explained(path, temporary):
+                os.replace(temporary, path)
+            with contextlib.suppress(OSError):  # shares and Windows can't, and the file is there
+                _sync(path.parent)
+    except OSError:
+        for path in new:
+            path.unlink(missing_ok=True)
+        raise
+    finally:
+        for temporary in temporaries.values():
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 @contextlib.contextmanager
@@ -53,26 +108,58 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OSError: it can't be written; the message says what to do, and what was there stays.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with _replacing_all([path]) as temporaries, explained(*next(iter(temporaries.items()))):
+        yield temporaries[Path(path)]
+
+
+@contextlib.contextmanager
+def explained(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Name the file in an error of the system, and say what to do.
+
+    Args:
+        path: what is written.
+        temporary: what it is written to at first.
+
+    Raises:
+        OSError: the one that was caught, in words.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        size = temporary.stat().st_size if temporary.exists() else 0
-        remedy = f"free {size / 1e6:,.0f} MB or more" if full else "look at the folder"
+        remedy = "look at the folder, close what has the file open,"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            size = temporary.stat().st_size if temporary and temporary.exists() else 0
+            remedy = f"free {size / 1e6:,.0f} MB or more"
         raise OSError(
             error.errno,
-            f"{path} can't be written ({error.strerror}): {remedy} and run it again; what was "
-            "saved before is untouched",
+            f"{path} can't be written ({error.strerror or error}): {remedy} and run it again; what "
+            "was saved before is untouched",
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(path: Path, meanwhile: Callable[[], None]) -> Iterator[None]:
+    """Be the only process at work, as long as the block lasts; then the next one's turn comes.
+
+    The system drops the lock when a process ends, however it ends. Where it knows no locks (some
+    shares, Windows), nobody is kept out.
+
+    Args:
+        path: a file that stands for the work; made, and left behind.
+        meanwhile: called if another process is at work, before waiting for it; or raises.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            meanwhile()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except (ImportError, OSError):
+            pass
+        yield
 
 
 def plain(value: Any) -> Any:
@@ -118,12 +205,12 @@ def load_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text("utf-8"))
     except ValueError as error:
-        raise DamagedFileError(f"{path} is damaged or of another kind ({error})") from error
+        raise DamagedFileError(path, error) from error
     if not isinstance(values, dict):
-        raise DamagedFileError(f"{path} is of another kind: it holds no values by name")
+        raise DamagedFileError(path, "it holds no values by name")
     checksum = values.pop(CHECKSUM, None)
     if checksum not in (None, _json_checksum(values)):
-        raise DamagedFileError(f"{path} is damaged: its checksum does not match its content")
+        raise DamagedFileError(path, "its checksum does not match its content")
     return values
 
 
@@ -181,9 +268,9 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         text = metadata[VALUES]
         values = json.loads(text)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise DamagedFileError(f"{path} is damaged or of another kind ({error})") from error
+        raise DamagedFileError(path, error) from error
     if metadata.get(CHECKSUM) != hash_tensors(tensors, hashlib.sha256(text.encode())):
-        raise DamagedFileError(f"{path} is damaged: its checksum does not match its content")
+        raise DamagedFileError(path, "its checksum does not match its content")
     return tensors, values
 
 
@@ -211,10 +298,9 @@ def hash_tensors(tensors: Mapping[str, Tensor], digest: hashlib._Hash) -> str:
     return digest.hexdigest()
 
 
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Have the system write a file, or a folder's list of files, to the disk."""
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:

@@ -49,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _homework(options: argparse.Namespace) -> int:
     students = read_roster(options.students)
-    made = write_homework(students, options.out, term=options.term, overwrite=options.overwrite)
+    read = [options.students]
+    asked = {"term": options.term, "overwrite": options.overwrite, "read": read}
+    made = write_homework(students, options.out, **asked)
     print(f"{len(made)} notebooks in {made[0].parent}")
     print(f"the key, for you alone, in {made[0].parents[1] / 'instructor'}")
     return 0

@@ -411,7 +411,8 @@ def homework_task(seed: int) -> Task:
         seed: of the student; the same seed gives the same task.
 
     Returns:
-        The first draw of the seed on which no mistake leads to the right answer.
+        The first draw of the seed that has instances of both kinds to identify, and on which no
+        mistake leads to the right answer.
 
     Raises:
         ValueError: a negative seed.
@@ -424,6 +425,7 @@ def homework_task(seed: int) -> Task:
         for task in draws
         if (abs(task.pred_probs - task.tau) > 0.002).all()
         and (abs(_divergence(task)) > 0.02).all()
+        and 0 < np.count_nonzero(QUESTIONS["1.4"].solve(task)) < len(task.pred_probs)
         and all(tells_apart(question, task) for question in QUESTIONS.values())
     )
 

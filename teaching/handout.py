@@ -10,6 +10,7 @@ import contextlib
 import csv
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
@@ -22,9 +23,9 @@ import numpy as np
 
 from book.machine.audience import student_notebook
 from book.machine.parameters import PARAMETERS, read_parameters, tags_of, with_parameters
-from book.machine.project import need, search_path
+from book.machine.project import need, read_notebook, search_path
 from genkl.data.tables import read_texts
-from genkl.storage import write_atomically
+from genkl.storage import write_together
 from teaching.catalogue import QUESTIONS, homework_task
 
 TEMPLATES = Path(__file__).parent
@@ -81,6 +82,7 @@ def write_homework(
     term: str,
     overwrite: bool = False,
     templates: str | Path = TEMPLATES,
+    read: Iterable[str | Path] = (),
 ) -> list[Path]:
     """Write each student's notebook, and the key with all answers.
 
@@ -91,13 +93,16 @@ def write_homework(
         term: such as ``2027-spring``: another term, other numbers.
         overwrite: replace what is there.
         templates: the folder with ``homework.ipynb``.
+        read: files that are never replaced, such as the roster.
 
     Returns:
         The students' notebooks.
 
     Raises:
-        FileExistsError: something is there and overwrite is False; nothing was written.
+        FileExistsError: something is there and overwrite is False, or it is one of the files to
+            read from; nothing was written.
         FileNotFoundError: there is no template.
+        OSError: no space; what was there stays as a whole.
     """
     template = _read_template(Path(templates) / "homework.ipynb")
     notebooks, key = {}, []
@@ -109,7 +114,7 @@ def write_homework(
         key += _answers(student, seed)
     checks = {Path("students", "teaching", name): _text(TEMPLATES / name) for name in CHECKS}
     texts = {Path("instructor", "key.csv"): _as_csv(key), **notebooks, **checks}
-    _write(texts, Path(folder), overwrite)
+    _write(texts, Path(folder), overwrite, [*read, Path(templates) / "homework.ipynb"])
     return [Path(folder, name) for name in notebooks if name.parts[0] == "students"]
 
 
@@ -135,7 +140,7 @@ def write_labs(
         raise FileNotFoundError(f"no lab_*.ipynb in {templates}: run this in the book's checkout")
     texts = {Path(path.name): _as_text(student_notebook(_read_template(path))) for path in labs}
     modules = {Path("teaching", name): _text(TEMPLATES / name) for name in CHECKS}
-    _write({**texts, **modules}, Path(folder), overwrite)
+    _write({**texts, **modules}, Path(folder), overwrite, labs)
     return [Path(folder, name) for name in texts]
 
 
@@ -207,8 +212,7 @@ def _text(path: str | Path) -> str:
 def _read_template(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(f"no {path}: run this in the book's checkout")
-    notebook: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return notebook
+    return read_notebook(path)
 
 
 def _with_parameters(notebook: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -246,11 +250,13 @@ def _as_text(notebook: Mapping[str, Any]) -> str:
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
-def _write(texts: Mapping[Path, str], folder: Path, overwrite: bool) -> None:
+def _write(texts: Mapping[Path, str], folder: Path, overwrite: bool, read: Iterable[Any]) -> None:
     existing = [folder / name for name in texts if (folder / name).exists()]
+    for path, source in itertools.product(existing, (*read, *TEMPLATES.glob("*.*"))):
+        if path.samefile(source):
+            raise FileExistsError(f"{path} is a file to read from; name another folder")
     if existing and not overwrite:
         raise FileExistsError(
             f"{existing[0]} exists; nothing was written. Name another folder, or say --overwrite"
         )
-    for name, text in texts.items():
-        write_atomically(folder / name, text.encode())
+    write_together({folder / name: text.encode() for name, text in texts.items()})

@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from genkl import storage
-from genkl.storage import DamagedFileError, load_tensors, save_tensors, write_atomically, write_json
+from genkl.learn import Checkpoint
+from genkl.storage import (
+    DamagedFileError,
+    load_tensors,
+    save_tensors,
+    write_atomically,
+    write_json,
+    write_together,
+)
 
 TENSORS = {"weight": torch.arange(6.0).reshape(2, 3), "count": torch.tensor(7)}
 
@@ -106,3 +114,42 @@ def test_a_limit_that_the_system_sets_leaves_what_was_there(tmp_path):
         signal.signal(signal.SIGXFSZ, handler)
     assert path.read_bytes() == b"good"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_files_that_belong_together_are_replaced_together(tmp_path, monkeypatch):
+    write_together({tmp_path / "a": b"old"})
+    replace = os.replace
+
+    def refuse(source, target):
+        if target.name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.os, "replace", refuse)
+        with pytest.raises(OSError, match=r"b can't be written \(Permission denied\): look"):
+            write_together({tmp_path / "new" / "c": b"new", tmp_path / "b": b"new"})
+    assert {path.name for path in tmp_path.rglob("*")} == {"a", "new"}
+    with pytest.raises(OSError, match="can't be written"):  # a file where a folder should be
+        write_together({tmp_path / "a": b"new", tmp_path / "a" / "b": b"new"})
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("kind", ["link", "fsync"])
+def test_a_share_without_links_or_folder_syncs_is_written_to(tmp_path, monkeypatch, kind):
+    synced = os.fsync
+
+    def refuse(handle, *_):
+        if kind == "link" or os.path.isdir(f"/proc/self/fd/{handle}"):
+            raise OSError(38 if kind == "link" else 22, "no")
+        synced(handle)
+
+    monkeypatch.setattr(storage.os, kind, refuse)
+    checkpoint = Checkpoint(tmp_path / "a.safetensors")
+    for step in range(3):
+        checkpoint.save({"model": TENSORS}, {"step": step})
+    assert checkpoint.load()[1]["step"] == 2
+    checkpoint.path.unlink()
+    assert checkpoint.load()[1]["step"] == 1
+    checkpoint.remove()
+    assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from book.machine.project import PACKAGE, BookError, Project
+from book.machine.project import PACKAGE, BookError, Project, read_notebook
 
 NOT_MEASURED = {"seed", "seconds", "clean_labels", "index"}
 """Columns that tell runs apart, or that no two runs share."""
@@ -160,7 +160,7 @@ def read_record(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise BookError(f"no record {path}: {error.strerror}") from None
     except ValueError as error:
-        raise BookError(f"{path} is no record: {error}") from None
+        raise BookError(f"{path} is no record: {error}; execute its notebook --force") from None
     if not isinstance(record, dict) or not isinstance(record.get("tables"), dict):
         raise BookError(f"{path} is no record: it has no tables")
     return record
@@ -168,7 +168,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def chosen_columns(project: Project, name: str) -> Chosen | None:
     """What a notebook's metadata names for comparison (``genkl: {compare: ...}``)."""
-    notebook = json.loads(project.template(name).read_text("utf-8"))
+    notebook = read_notebook(project.template(name))
     compare: Chosen | None = notebook["metadata"].get(PACKAGE, {}).get("compare")
     return compare
 
@@ -189,7 +189,13 @@ def compare(project: Project, name: str, own: Path | None = None) -> str:
     """
     recorded = read_record(recorded_path(project, name))
     mine = read_record(own or own_path(project, name))
-    table = comparison_table(compare_records(recorded, mine, chosen_columns(project, name)))
+    rows = compare_records(recorded, mine, chosen_columns(project, name))
+    if not rows:
+        raise BookError(
+            f"{own or own_path(project, name)} has no table and column in common with "
+            f"{recorded_path(project, name)}; is it a record of {name}?"
+        )
+    table = comparison_table(rows)
     if changed := changed_settings(recorded, mine):
         table += f"\n\nThis run was told something else: {changed}."
     return table

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from book.machine.parameters import PARAMETERS, assigned_values, tags_of, with_parameters
-from book.machine.project import PACKAGE
+from book.machine.project import PACKAGE, read_notebook
 
 SETUP = "setup"
 """The tag of a cell that prepares a foreign machine, and that computes nothing."""
@@ -30,7 +29,7 @@ def code_fingerprint(template: Path) -> str:
     Returns:
         A hexadecimal digest.
     """
-    cells = computing_cells(json.loads(template.read_text("utf-8")))
+    cells = computing_cells(read_notebook(template))
     return hashlib.sha256("\n".join(map(_computed, cells)).encode()).hexdigest()
 
 

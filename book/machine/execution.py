@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,14 +26,15 @@ from book.machine.parameters import (
     Parameter,
     check_parameters,
     code_cells,
+    read_notebook,
     read_parameters,
     tags_of,
     with_parameters,
 )
-from book.machine.profiles import Job, plan, read_overrides
-from book.machine.project import PACKAGE, Project, need, relative, say, search_path
+from book.machine.profiles import Job, in_turn, plan, read_overrides
+from book.machine.project import PACKAGE, BookError, Project, need, relative, say, search_path
 from genkl.provenance import usable_cores
-from genkl.storage import write_json
+from genkl.storage import explained, write_json
 
 HEARTBEAT_SECONDS = 20
 POLL_SECONDS = 0.05
@@ -50,6 +52,7 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
 
 
+@in_turn
 def execute(
     project: Project,
     names: Sequence[str] = (),
@@ -119,8 +122,8 @@ def _made_from(project: Project, job: Job, settings: list[Any]) -> str:
 def _last_made_from(project: Project, job: Job) -> str | None:
     """The digest that the last good copy was made from."""
     try:
-        copy = json.loads(project.copy(job.name).read_text("utf-8"))
-    except (OSError, ValueError):
+        copy = read_notebook(project.copy(job.name))
+    except (OSError, BookError):
         return None
     made_from: str | None = copy["metadata"].get(PACKAGE, {}).get("made_from")
     return made_from
@@ -138,7 +141,7 @@ class _Run:
         self.folder = tempfile.TemporaryDirectory(dir=project.executed, prefix=".running-")
         self.prepared = Path(self.folder.name, "in.ipynb")
         self.copy = Path(self.folder.name, f"{job.name}.ipynb")
-        self.prepared.write_text(json.dumps(_prepare(project, job, made_from)), "utf-8")
+        write_json(self.prepared, _prepare(project, job, made_from))
         self.log = Path(self.folder.name, "log.txt")
         self.began = self.told = time.monotonic()
         self.starts = 0
@@ -175,13 +178,17 @@ class _Run:
         """Put a good copy in place; explain any other, and keep it apart."""
         failed = self.project.executed / "failed" / self.copy.name
         with self.folder:
-            if self.process.returncode == 0 and self.copy.exists():
-                os.replace(self.copy, self.project.copy(self.name))
-                failed.unlink(missing_ok=True)
-                outcome.executed.append(self.name)
-                say(f"{self.name}: done in {self.seconds:.1f} s")
-                return
-            problem = _explain(self.name, self.copy, self.log.read_text("utf-8", "replace"))
+            try:
+                if self.process.returncode == 0 and self.copy.exists() and read_notebook(self.copy):
+                    with explained(self.project.copy(self.name)):
+                        os.replace(self.copy, self.project.copy(self.name))
+                    failed.unlink(missing_ok=True)
+                    outcome.executed.append(self.name)
+                    say(f"{self.name}: done in {self.seconds:.1f} s")
+                    return
+                problem = _explain(self.name, self.copy, self.log.read_text("utf-8", "replace"))
+            except (OSError, BookError) as error:
+                problem = f"{self.name}: {error}"
             if self.copy.exists():
                 failed.parent.mkdir(exist_ok=True)
                 os.replace(self.copy, failed)
@@ -192,7 +199,7 @@ class _Run:
 
 def _prepare(project: Project, job: Job, made_from: str) -> dict[str, Any]:
     """The notebook with this job's parameters written in its parameters cell."""
-    notebook: dict[str, Any] = json.loads(project.template(job.name).read_text("utf-8"))
+    notebook = read_notebook(project.template(job.name))
     notebook["cells"] = [cell for cell in notebook["cells"] if SETUP not in tags_of(cell)]
     for cell in notebook["cells"]:
         if PARAMETERS in tags_of(cell):
@@ -233,7 +240,7 @@ def _reached(copy: Path) -> tuple[int, list[dict[str, Any]]]:
     """The number of the last code cell of a copy that has begun, and all code cells."""
     try:
         cells = code_cells(copy)
-    except (OSError, ValueError):  # not written yet, or half
+    except (OSError, BookError):  # not written yet, or half
         return 0, []
     started = [cell["metadata"].get("papermill", {}).get("start_time") for cell in cells]
     return max((number for number, time in enumerate(started, 1) if time), default=0), cells
@@ -242,7 +249,9 @@ def _reached(copy: Path) -> tuple[int, list[dict[str, Any]]]:
 def _explain(name: str, copy: Path, log: str) -> str:
     """Which cell of which notebook failed, and how."""
     number, cells = _reached(copy)
-    said = "\n    ".join(log.strip().splitlines()[-5:]) or "no message"
+    free = shutil.disk_usage(copy.parent).free / 1e6
+    silence = f"no message; if the disk is full ({free:,.0f} MB are free), free some more"
+    said = "\n    ".join(log.strip().splitlines()[-5:]) or silence
     if not number:
         return f"{name}: papermill {'failed' if cells else 'could not start'}:\n    {said}"
     cell = cells[number - 1]
@@ -280,6 +289,7 @@ def summarize(outcome: Outcome) -> str:
     return "\n".join(["Notebooks: " + ", ".join(parts), *outcome.failed.values()])
 
 
+@in_turn
 def change_chapter(
     project: Project, name: str, changes: Mapping[str, str], *, reset: bool = False
 ) -> Outcome:

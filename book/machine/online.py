@@ -9,7 +9,8 @@ from typing import Any
 
 from book.machine.copies import SETUP
 from book.machine.parameters import tags_of
-from book.machine.project import BookError, Project, need
+from book.machine.project import BookError, Project, need, read_notebook
+from genkl.storage import write_atomically
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,10 @@ def write_setup_cells(project: Project) -> list[str]:
     changed = []
     for name in project.names():
         path = project.template(name)
-        before = path.read_text("utf-8")
-        made = with_setup(json.loads(before), repository)
+        before = read_notebook(path)
+        made = with_setup(before, repository)
         after = json.dumps(made, indent=1, ensure_ascii=False) + "\n"
-        if json.loads(after) != json.loads(before):
-            path.write_text(after, "utf-8")
+        if json.loads(after) != before:
+            write_atomically(path, after.encode())
             changed.append(name)
     return changed

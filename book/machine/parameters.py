@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
-import json
+import math
 import re
 import tokenize
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from book.machine.project import BookError
+from book.machine.project import BookError, read_notebook
 
 PARAMETERS = "parameters"
 """The tag of a notebook's parameters cell, which is papermill's."""
@@ -40,7 +40,7 @@ def tags_of(cell: Mapping[str, Any]) -> set[str]:
 
 def code_cells(template: Path) -> list[dict[str, Any]]:
     """The code cells of a notebook, with ``source`` as one string."""
-    notebook = json.loads(template.read_text("utf-8"))
+    notebook = read_notebook(template)
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     return [{**cell, "source": "".join(cell["source"])} for cell in cells]
 
@@ -146,7 +146,9 @@ def _fits(value: Any, annotation: ast.expr) -> bool:
         case ast.Constant(value=None):
             return value is None
         case ast.Name(id="float"):
-            return isinstance(value, float | int) and not isinstance(value, bool)
+            # Infinity and NaN have no literal: a notebook would read them as names.
+            number = isinstance(value, float | int) and not isinstance(value, bool)
+            return number and math.isfinite(value)
         case ast.Name(id="int"):
             return isinstance(value, int) and not isinstance(value, bool)
         case ast.Name(id="list" | "tuple"):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from book.machine.dependencies import Modules, quoted_files
 from book.machine.parameters import as_declared, check_parameters, read_parameters
-from book.machine.project import BookError, Project
+from book.machine.project import BookError, Project, need, say
+from genkl.storage import DamagedFileError, alone, load_json
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Job:
 
 def read_manifest(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """``notebooks/manifest.yml``: profile -> notebook -> parameters."""
+    need("yaml")
     import yaml
 
     path = root / "notebooks" / "manifest.yml"
@@ -35,20 +40,73 @@ def read_manifest(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
         raise BookError(f"no {path}: run this in the book's folder, or name it with --root")
     try:
         manifest = yaml.safe_load(path.read_text("utf-8")) or {}
-    except yaml.YAMLError as error:
+        return {
+            str(profile): {str(name): dict(given or {}) for name, given in (entries or {}).items()}
+            for profile, entries in manifest.items()
+        }
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
         raise BookError(f"{path}: {error}") from None
-    return {
-        str(profile): {str(name): dict(values or {}) for name, values in (entries or {}).items()}
-        for profile, entries in manifest.items()
-    }
 
 
 def read_overrides(project: Project) -> dict[str, dict[str, Any]]:
     """The parameters that the reader changed in this profile: notebook -> parameters."""
-    if not project.overrides.exists():
+    try:
+        overrides: dict[str, dict[str, Any]] = load_json(project.overrides)
+        if not all(isinstance(values, dict) for values in overrides.values()):
+            raise DamagedFileError(project.overrides, "it holds no parameters by chapter")
+        return overrides
+    except FileNotFoundError:
         return {}
-    overrides: dict[str, dict[str, Any]] = json.loads(project.overrides.read_text("utf-8"))
-    return overrides
+    except DamagedFileError as error:
+        raise BookError(
+            f"{error}; it holds the parameters that you changed: delete it to return to the "
+            "chapters' own, and change them again"
+        ) from None
+
+
+def entries_of(project: Project) -> dict[str, dict[str, Any]]:
+    """The notebooks of a project's profile, with their parameters.
+
+    Raises:
+        BookError: no manifest, or no such profile in it.
+    """
+    manifest = read_manifest(project.root)
+    if project.profile not in manifest:
+        raise BookError(f"no profile {project.profile!r}; the profiles: {', '.join(manifest)}")
+    return manifest[project.profile]
+
+
+_AT_WORK: set[Path] = set()
+
+
+@contextlib.contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Let no other command work in a folder meanwhile; one that does is waited for.
+
+    What is called meanwhile may ask for the same folder.
+    """
+    if folder in _AT_WORK:
+        yield
+        return
+    waiting = f"Another command is at work in {folder}; this one goes on when it has ended ..."
+    with alone(folder / ".lock", lambda: say(waiting)):
+        _AT_WORK.add(folder)
+        try:
+            yield
+        finally:
+            _AT_WORK.discard(folder)
+
+
+def in_turn(function: Callable[..., T]) -> Callable[..., T]:
+    """Have one command at a time work on a profile: the next one finds what this one has done."""
+
+    @functools.wraps(function)
+    def in_its_turn(project: Project, *given: Any, **options: Any) -> T:
+        entries_of(project)
+        with at_work(project.executed):
+            return function(project, *given, **options)
+
+    return in_its_turn
 
 
 def plan(
@@ -70,10 +128,7 @@ def plan(
         BookError: an unknown profile, notebook or parameter, or a value of another type. The
             message lists the known ones.
     """
-    manifest = read_manifest(project.root)
-    if project.profile not in manifest:
-        raise BookError(f"no profile {project.profile!r}; the profiles: {', '.join(manifest)}")
-    entries = manifest[project.profile]
+    entries = entries_of(project)
     existing = project.names()
     for name in [*names, *entries]:
         if name not in existing:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PACKAGE = "genkl"
 DEFAULT_PROFILE = "quick"
@@ -61,6 +63,25 @@ class Project:
         """The names of all committed notebooks in the order of their numbers."""
         names = sorted(path.stem for path in self.notebooks.glob("*.ipynb"))
         return sorted(names, key=lambda name: int(re.match(r"\d*", name)[0] or 0))
+
+
+def read_notebook(path: Path) -> dict[str, Any]:
+    """A notebook, as JSON holds it.
+
+    Raises:
+        BookError: it is empty, cut off or something else; the message names it.
+    """
+    try:
+        notebook: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if isinstance(notebook["cells"], list) and isinstance(notebook["metadata"], dict):
+            return notebook
+        problem = "it holds no cells"
+    except (ValueError, KeyError, TypeError) as error:
+        problem = str(error)
+    raise BookError(
+        f"{path} is damaged or no notebook ({problem}): put a copy of it back, such as with "
+        f"`git checkout {path.name}` in its folder"
+    )
 
 
 @functools.cache

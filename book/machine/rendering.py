@@ -21,9 +21,10 @@ from pathlib import Path
 
 from book.machine.audience import AUDIENCES, check_audience
 from book.machine.execution import execute, summarize
+from book.machine.profiles import at_work, in_turn
 from book.machine.project import BookError, Project, need, say, search_path
 from genkl.provenance import usable_cores
-from genkl.storage import write_json
+from genkl.storage import explained, write_json
 
 INSTRUCTOR_PAGES = "book/instructor"
 """The folder of the pages that only instructors get."""
@@ -95,6 +96,7 @@ def published(project: Project, audience: str = AUDIENCES[0]) -> Path:
     return project.html if audience == AUDIENCES[0] else project.html.with_name(audience)
 
 
+@in_turn
 def render(project: Project, *, jobs: int | None = None, audience: str = AUDIENCES[0]) -> Path:
     """Execute what is stale, build the pages, and publish them only if both succeed.
 
@@ -111,11 +113,13 @@ def render(project: Project, *, jobs: int | None = None, audience: str = AUDIENC
     """
     built = build(project, jobs=jobs, audience=audience)
     target = published(project, audience)
-    if listing(target) != listing(built):
-        _publish(built, target)
+    with at_work(target.parent):
+        if listing(target) != listing(built):
+            _publish(built, target)
     return target / "index.html"
 
 
+@in_turn
 def build(project: Project, *, jobs: int | None = None, audience: str = AUDIENCES[0]) -> Path:
     """Execute what is stale, and build the pages if anything behind them has changed.
 
@@ -145,7 +149,7 @@ def is_whole(project: Project, staging: Path, jobs: int | None = None) -> bool:
     """Whether a build is all there, and nothing that it was made from has changed."""
     try:
         sources, pages = json.loads((staging / WHOLE).read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return False
     return bool(pages == listing(staging / PAGES) and sources == made_from(project, jobs))
 
@@ -184,11 +188,14 @@ def _files_in(places: Iterable[Path]) -> list[Path]:
 def _publish(built: Path, target: Path) -> None:
     """Put a finished build in the place of the published one, by renaming."""
     new, old = (target.with_name(f"{target.name}.{age}") for age in ("new", "old"))
+    if old.exists() and not target.exists():  # the last time ended between the two renames
+        os.replace(old, target)
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(built, new)
-    if target.exists():
-        os.replace(target, old)
-    os.replace(new, target)
+    with explained(target):
+        shutil.copytree(built, new)
+        if target.exists():
+            os.replace(target, old)
+        os.replace(new, target)
     shutil.rmtree(old, ignore_errors=True)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from genkl import __version__
 from genkl.cli import data, identify, report, run
+from genkl.cli.options import Parser, as_typed
 from genkl.extras import explain_missing
 
 AREAS = (data, run, identify, report)
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="genkl",
         description="Learning from noisy labels with a generalized KL divergence.",
         epilog=EPILOG,
@@ -79,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    options = argparse.Namespace()
     try:
         arguments = sys.argv[1:] if arguments is None else arguments
         if arguments and arguments[0] in MOVED:
@@ -89,14 +91,15 @@ def _run(arguments: Sequence[str] | None) -> int:
         options = build_parser().parse_args(arguments)
         return int(options.command(options) or 0)
     except KeyboardInterrupt:
-        print("interrupted; what is complete is kept, run it again to go on", file=sys.stderr)
+        how = "add --resume" if hasattr(options, "resume") else "run it again"
+        print(f"interrupted; what is complete is kept, {how} to go on", file=sys.stderr)
         return 130
     except BrokenPipeError:
         raise
-    except FORESEEABLE as error:
+    except (*FORESEEABLE, argparse.ArgumentTypeError) as error:
         if os.environ.get("GENKL_DEBUG", "0") not in ("", "0"):
             raise
-        print(f"error: {_in_one_line(error)}", file=sys.stderr)
+        print(f"error: {as_typed(_in_one_line(error), options)}", file=sys.stderr)
         return 1
 
 

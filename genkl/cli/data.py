@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import textwrap
 from collections.abc import Callable
 from typing import Any
 
-from genkl.cli.options import Pairs, add_options, value_of
+from genkl.cli.options import Pairs, add_options, typed
 from genkl.data.registry import DATASETS, Entry, load_dataset
 from genkl.data.sources import DataNotFoundError, explain, fetch, find_data, is_present
 
@@ -192,7 +193,21 @@ def load(name: str, options: argparse.Namespace) -> tuple[Any, Any]:
         ValueError: a bad option; the message says what to do.
         DataNotFoundError: its files are not here; says how to get them.
     """
-    chosen = {key: value_of(text) for key, text in options.options}
+    known = dict(inspect.signature(DATASETS[name].function).parameters)
+    del known["seed"]
+    if known.pop("columns", None):
+        from genkl.data.folder import Columns
+
+        known |= inspect.signature(Columns).parameters
+    chosen = {}
+    for key, text in options.options:
+        if key not in known:
+            raise ValueError(f"-o {key}: {name} has no such option; it has {', '.join(known)}")
+        chosen[key] = typed(f"-o {key}", known[key].annotation, text)
     if options.data_root is not None and DATASETS[name].source.folders:
         chosen["data_root"] = options.data_root
+    for key, parameter in known.items():
+        if parameter.default is parameter.empty and key not in chosen:
+            raise ValueError(f"-o {key} is missing; {name} needs it: add -o {key} {key.upper()}")
+    options.flags |= {key: f"-o {key}" for key in known.keys() - {"data_root"}}
     return load_dataset(name, seed=options.seed, **chosen)

@@ -104,6 +104,19 @@ def checked_destination(
     return path
 
 
+def files_read(options: argparse.Namespace, folder: Path | None = None) -> list[Path]:
+    """The files that a command may read: whatever its options name, but for what it writes.
+
+    Args:
+        options: of the command.
+        folder: that they may be relative to, beside the present one.
+    """
+    told = [text for name, text in vars(options).items() if name not in ("out", "csv")]
+    texts = [os.path.expanduser(text) for text in told if isinstance(text, str)]
+    paths = [Path(place, text) for text in texts for place in ("", folder or "")]
+    return [path for path in paths if os.path.isfile(path)]
+
+
 @contextlib.contextmanager
 def writing(argument: str) -> Iterator[None]:
     """Say which argument was to be written where the system refuses to."""

@@ -15,7 +15,7 @@ import pandas as pd
 
 from genkl import __version__
 from genkl.checks import check_probabilities
-from genkl.cli.files import checked_destination, open_inputs, read_labels, writing
+from genkl.cli.files import checked_destination, files_read, open_inputs, read_labels, writing
 from genkl.cli.rule import Settings, asked_for, refused
 from genkl.data.tables import Predictions
 from genkl.rule.choose import choose_alpha_beta, diagnose
@@ -90,8 +90,7 @@ def _understood(options: argparse.Namespace) -> Request:
     for reason in refused(options):
         raise ValueError(reason)
     if options.out not in (None, "-"):
-        read = filter(None, (options.pred_probs, options.labels, options.conforming))
-        checked_destination("--out", options.out, [*map(Path, read)], options.overwrite)
+        checked_destination("--out", options.out, files_read(options), options.overwrite)
     predictions, conforming, labels = open_inputs(options, options.pred_probs, "PRED_PROBS")
     settings = asked_for(options, predictions.num_classes, str(predictions))
     request = Request(options, predictions, conforming, labels, settings)

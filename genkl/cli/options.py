@@ -6,8 +6,9 @@ import argparse
 import csv
 import inspect
 import json
+import math
 import re
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 Pairs = list[tuple[str, str]]
 """An option with a key and a value, that can be repeated."""
@@ -31,6 +32,23 @@ class Names(list[str]):
             )
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as those of the commands are."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2."""
+        self.exit(2, f"error: {' '.join(message.split())}; usage: {self.prog} --help\n")
+
+
+def as_typed(text: str, options: argparse.Namespace) -> str:
+    """An error of a function in the words of the command line: "size is 0", 'missing="skip"'."""
+    for name, flag in {**vars(options).get("flags", {}), **vars(options).get("spoken", {})}.items():
+        bare = r"|(?<!-o )\bclass_names\b(?!=)" if name == "class_names" else ""
+        text = re.sub(rf"^{name}(?= is )|(?<![\w.-]){name}=(True\b)?(?!\S?\w){bare}", flag, text)
+        text = re.sub(rf"(?<![\w.-]){name}=(?=\S?\w)", f"{flag} ", text)
+    return text
+
+
 def add_options(parser: argparse.ArgumentParser, *groups: type) -> None:
     """Add an option for each field of some classes.
 
@@ -44,6 +62,7 @@ def add_options(parser: argparse.ArgumentParser, *groups: type) -> None:
         parser: of the command.
         groups: classes with annotated fields.
     """
+    flags: dict[str, str] = {}
     for group in groups:
         title, *_ = (group.__doc__ or "").partition(".")
         into = parser
@@ -66,6 +85,8 @@ def add_options(parser: argparse.ArgumentParser, *groups: type) -> None:
                 if written:
                     settings["metavar"] = tuple(written) if len(written) > 1 else written[0]
             into.add_argument(flag, dest=name, **settings)
+            flags[name] = flag
+    parser.set_defaults(flags=flags)
 
 
 def _reading(kind: Any) -> dict[str, Any]:
@@ -84,8 +105,39 @@ def _reading(kind: Any) -> dict[str, Any]:
 
 
 def value_of(text: str) -> Any:
-    """What a word on the command line stands for: JSON if it is that, else the text."""
+    """What a word on the command line stands for: JSON if it is that, else the text.
+
+    A whole number is an int however it is written, and NaN and Infinity are words.
+    """
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
+        value = json.loads(text, parse_constant=str)
+    except ValueError:
         return text
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+KINDS = {
+    "bool": ({bool}, "true or false"),
+    "int": ({int}, "a whole number"),
+    "float": ({int, float}, "a number"),
+}
+"""Annotation -> the types that a value may have, and what to ask for."""
+
+
+def typed(option: str, kind: str, text: str) -> Any:
+    """The same for what is annotated as, for example, "int | None", "str" or "Sequence[str]".
+
+    Raises:
+        ValueError: it is of another kind; names the option.
+    """
+    value, plain = value_of(text), kind.removesuffix(" | None")
+    if value is None and plain != kind:
+        return None
+    if "Sequence" in kind:
+        return value if isinstance(value, list) else Names(text)
+    if "str" in kind:
+        return text
+    fits, asked = KINDS.get(plain, ({type(value)}, ""))
+    if type(value) not in fits or value in (math.inf, -math.inf):
+        raise ValueError(f"{option} is {text!r}; it must be {asked}")
+    return value

@@ -194,7 +194,8 @@ def add_parser(areas: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(command=_report)
+    spoken = {"class_names": "--classes", "folder": "FOLDER_OR_TABLE"}
+    parser.set_defaults(command=_report, spoken=spoken)
     parser.add_argument(
         "source",
         metavar="FOLDER_OR_TABLE",
@@ -205,8 +206,7 @@ def add_parser(areas: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from genkl.cli.files import writing
-    from genkl.report import Criteria, write_page, write_table
+    from genkl.report import Criteria, write_page
 
     source = Path(options.source).expanduser()
     if not source.exists():
@@ -232,8 +232,6 @@ def _report(options: argparse.Namespace) -> None:
         _show_plan(plan() | {"page": str(page), "table": str(table), "settings": criteria}, options)
         return
     found, images = assessed()
-    with writing("--csv"):
-        write_table(found, table)
     write_page(
         found,
         page,
@@ -241,6 +239,7 @@ def _report(options: argparse.Namespace) -> None:
         title=options.title or source.resolve().name,
         max_thumbnails=options.max_thumbnails,
         csv_name=table.name,
+        table=table,
         progress=_watched(),
     )
     _show(found, page, table, options)
@@ -258,22 +257,24 @@ def _given(options: argparse.Namespace, names: Any) -> dict[str, Any]:
 
 def _destinations(options: argparse.Namespace, source: Path) -> tuple[Path, Path]:
     """Where the page and the table go; neither is a file to read from."""
-    from genkl.cli.files import checked_destination
+    from genkl.cli.files import checked_destination, files_read
 
-    page = checked_destination("--out", options.out, [], options.overwrite)
+    read = files_read(options, source)
+    page = checked_destination("--out", options.out, read, options.overwrite)
     if page.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out is {page}; the page's name must end in .html")
     table = Path(options.csv) if options.csv else page.with_suffix(".csv")
     if table.suffix.lower() != ".csv":
         raise ValueError(f"--csv is {table}; the table's name must end in .csv")
-    read = [path for path in (source, Path(options.labels or source)) if path.is_file()]
     return page, checked_destination("--csv", table, read, options.overwrite)
 
 
 def _of_folder(folder: Path, options: argparse.Namespace, criteria: dict[str, Any]) -> Work:
-    from genkl.data.folder import read_folder
     from genkl.features import EFFICIENTNET_LITE0, get_backbone
+    from genkl.features.extract import check_size
+    from genkl.networks import pick_device
     from genkl.report import assess_folder
+    from genkl.report.folder import check_folder
 
     if options.labels is None:
         for name in ("label_column", "image_column", "verified_column"):
@@ -292,12 +293,15 @@ def _of_folder(folder: Path, options: argparse.Namespace, criteria: dict[str, An
     device = _given(options, ["device"])
 
     def plan() -> dict[str, Any]:
-        files, present = read_folder(folder, options.labels, **told)
+        _, files, present, _ = check_folder(folder, options.labels, **told, **criteria)
+        size = backbone.size if options.size is None else options.size
+        check_size(backbone, size)
+        pick_device(**device)
         return {
             "images": len(present),
             "classes": list(files.class_names),
             "backbone": backbone.name,
-            "size": options.size or backbone.size,
+            "size": size,
             **device,
         }
 
@@ -309,35 +313,36 @@ def _of_folder(folder: Path, options: argparse.Namespace, criteria: dict[str, An
 
 
 def _of_table(path: Path, options: argparse.Namespace, criteria: dict[str, Any]) -> Work:
-    from genkl.cli.files import REMEDIES, read_labels
-    from genkl.data.tables import checked_source, open_predictions
-    from genkl.report import assess
+    from genkl.checks import check_probabilities
+    from genkl.cli.files import open_inputs, read_labels
+    from genkl.report import Criteria, assess
 
-    source, labels = checked_source(path, "FOLDER_OR_TABLE"), options.labels
     _check_images(options)
     features = _features(options.features) if options.features else None
-    labels = checked_source(labels, "--labels") if labels else None
-    text = {options.id: "--id"} if options.id else {}
-    if options.label_column and (labels is None or source.samefile(labels)):
-        labels = source
-        text[options.label_column] = "--label-column"
-    asked = {"remedies": REMEDIES, **_given(options, ["from_logits", "normalize"])}
-    predictions = open_predictions(
-        source, "FOLDER_OR_TABLE", classes=options.classes, text=text, **asked
-    )
+    predictions, conforming, labels = open_inputs(options, path, "FOLDER_OR_TABLE")
     if features is not None and len(features) != predictions.rows:
         raise ValueError(
             f"--features {options.features} has {len(features)} rows and {predictions} has "
             f"{predictions.rows}; pass one row of features for each"
         )
+    Criteria(**criteria).rule(predictions.num_classes)
+    if features is None and options.max_distance is not None:
+        raise ValueError(f"--max-distance is {options.max_distance} and no --features; pass them")
     given = labels and read_labels(
         labels, "--labels", options.label_column, predictions, options.id
     )
     names = [str(name) for name in predictions.table.column(options.id)] if options.id else None
     images = _images(options.images, names) if options.images else None
-    known = _conforming(options.conforming, predictions, asked) if options.conforming else None
+
+    def read(file: Predictions) -> np.ndarray:
+        with file.named():
+            probs = file.read()
+            check_probabilities("pred_probs", probs, ndim=2)
+        return probs
 
     def plan() -> dict[str, Any]:
+        for file in filter(None, (predictions, conforming)):
+            read(file)
         return {
             "predictions": predictions.rows,
             "classes": list(predictions.classes or map(str, range(predictions.num_classes))),
@@ -346,36 +351,12 @@ def _of_table(path: Path, options: argparse.Namespace, criteria: dict[str, Any])
 
     def assessed() -> tuple[Assessment, ImageFiles | None]:
         about = {"names": names, "features": features, "class_names": predictions.classes}
+        known = read(conforming) if conforming else None
         with predictions.named():
-            return assess(
-                predictions.read(), given, conforming_probs=known and known(), **about, **criteria
-            ), images
+            found = assess(predictions.read(), given, conforming_probs=known, **about, **criteria)
+        return found, images
 
     return plan, assessed
-
-
-def _conforming(
-    path: str, predictions: Predictions, asked: dict[str, Any]
-) -> Callable[[], np.ndarray]:
-    """What reads predictions that are known to conform."""
-    from genkl.checks import check_probabilities
-    from genkl.data.tables import open_predictions
-
-    classes = None if path.endswith(".npy") else predictions.columns
-    conforming = open_predictions(path, "--conforming", classes=classes, **asked)
-    if conforming.num_classes != predictions.num_classes:
-        raise ValueError(
-            f"{conforming} has {conforming.num_classes} classes and {predictions} has "
-            f"{predictions.num_classes}; pass predictions of the same models"
-        )
-
-    def read() -> np.ndarray:
-        probs = conforming.read()
-        with conforming.named():
-            check_probabilities("pred_probs", probs, ndim=2)
-        return probs
-
-    return read
 
 
 def _check_images(options: argparse.Namespace) -> None:

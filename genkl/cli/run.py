@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from genkl.cli.data import DatasetOptions, load
-from genkl.cli.options import Pairs, add_options, value_of
+from genkl.cli.options import Pairs, add_options, typed
 from genkl.data.registry import DATASETS
 
 if TYPE_CHECKING:
@@ -136,7 +136,8 @@ def add_parser(areas: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(command=_run)
+    spoken = {"num_workers": "--workers", "max_rounds": "--rounds"}
+    parser.set_defaults(command=_run, spoken=spoken)
     add_options(
         parser, SettingsOptions, DatasetOptions, MethodOptions, MachineOptions, FolderOptions
     )
@@ -175,10 +176,8 @@ def _run(options: argparse.Namespace) -> None:
         "engine": engine,
         "run_dir": run_dir,
     }
-    if options.dry_run:
-        _show_plan(options, method, dataset, config, **settings)
-        return
-    settings |= {name: getattr(options, name) for name in ("seed", "resume", "checkpoint_every")}
+    shared = ("seed", "resume", "checkpoint_every", "dry_run")
+    settings |= {name: getattr(options, name) for name in shared}
     if method == "GenKL":
         rules = {"entropy": genkl.entropy_rule(config.max_flag_rate), "none": genkl.flag_nothing}
         settings["identify"] = rules.get(options.identify)
@@ -186,7 +185,9 @@ def _run(options: argparse.Namespace) -> None:
         run = genkl.run_genkl(dataset, config, **settings)
     else:
         run = genkl.run_baseline(dataset, config, method, **settings)
-    if engine.is_first:
+    if run is None:
+        _show_plan(options, method, dataset, config, **settings)
+    elif engine.is_first:
         _show_result(run, run_dir, options.json)
 
 
@@ -228,50 +229,53 @@ def configuration(
     config = preset if isinstance(preset, genkl.GenKLConfig) else preset.config(dataset)
     if options.rounds is not None:
         config = dataclasses.replace(config, max_rounds=options.rounds)
-    for key, text in options.changes:
-        config = changed(config, key, value_of(text))
     if is_frozen and config.train_transforms:
         config = dataclasses.replace(config, train_transforms=(), test_transforms=())
-    return config
+    return changed(config, dict(options.changes))
 
 
-def changed(config: Any, key: str, value: Any) -> Any:
-    """A frozen record with one setting replaced; ``key`` may be dotted.
+def changed(config: Any, changes: dict[str, str], within: str = "") -> Any:
+    """A frozen record with settings replaced, all at once; a key may be dotted.
 
     Raises:
         ValueError: no such setting, or a value that it can't have.
     """
     from genkl.checks import check_choice
 
-    name, _, rest = key.partition(".")
-    check_choice("setting", name, [field.name for field in dataclasses.fields(config)])
-    current = getattr(config, name)
-    kinds = (int, float) if isinstance(current, int | float) else type(current)
-    if dataclasses.is_dataclass(current):
-        if not rest:
-            first = dataclasses.fields(current)[0].name
-            raise ValueError(f"--set {key}: set one of its parts, such as {key}.{first}")
-        value = changed(current, rest, value)
-    elif rest:
-        raise ValueError(f"--set {key}: {name} has no parts; set it as a whole")
-    elif isinstance(value, list):
-        value = tuple(tuple(part) if isinstance(part, list) else part for part in value)
-    if current is not None and value is not None and not isinstance(value, kinds):
-        raise ValueError(f"--set {key} is {value!r}; it must be of the kind of {current!r}")
+    kinds = {field.name: field.type for field in dataclasses.fields(config)}
+    new: dict[str, Any] = {}
+    parts: dict[str, dict[str, str]] = {}
+    for key, text in changes.items():
+        name, _, rest = key.partition(".")
+        check_choice("setting", name, kinds)
+        option, current = f"--set {within}{key}", getattr(config, name)
+        if dataclasses.is_dataclass(current):
+            if not rest:
+                first = dataclasses.fields(current)[0].name
+                raise ValueError(f"{option}: set one of its parts, such as {key}.{first}")
+            parts.setdefault(name, {})[rest] = text
+            continue
+        if rest:
+            raise ValueError(f"{option}: {name} has no parts; set it as a whole")
+        value = typed(option, kinds[name], text)
+        if isinstance(value, list):
+            value = tuple(tuple(part) if isinstance(part, list) else part for part in value)
+        if isinstance(value, tuple) != isinstance(current, tuple):
+            raise ValueError(f"{option} is {text!r}; it must be of the kind of {current!r}")
+        new[name] = value
+    new |= {name: changed(getattr(config, name), own, f"{name}.") for name, own in parts.items()}
     try:
-        return dataclasses.replace(config, **{name: value})
+        return dataclasses.replace(config, **new)
     except TypeError as error:
-        raise ValueError(f"--set {key} is {value!r}, of a wrong kind ({error})") from error
-
-
-def _in_use(run_dir: Path) -> bool:
-    return run_dir.exists() and any(run_dir.iterdir())
+        raise ValueError(f"--set {', '.join(new)}: a value of a wrong kind ({error})") from error
 
 
 def _refuse_used(run_dir: Path, resume: bool) -> None:
     """Say so before data is loaded, not after; the first of several processes does."""
+    from genkl.learn.folder import is_used
+
     ranks = {os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")}
-    if ranks == {"0"} and _in_use(run_dir) and not resume:
+    if ranks == {"0"} and is_used(run_dir) and not resume:
         raise FileExistsError(
             f"--run-dir {run_dir} is in use; add --resume to go on with its run, or name a new one"
         )
@@ -281,7 +285,7 @@ def _show_plan(
     options: argparse.Namespace, method: str, dataset: Any, config: GenKLConfig, **settings: Any
 ) -> None:
     """Print settings and amounts of work."""
-    from genkl.learn.folder import describe
+    from genkl.learn.folder import describe, is_used
 
     engine, backbone, run_dir = (settings[name] for name in ("engine", "backbone", "run_dir"))
     facts = {
@@ -303,7 +307,7 @@ def _show_plan(
         "config": dataclasses.asdict(config),
         "engine": dataclasses.asdict(engine),
         "plan": _amounts(method, config),
-        "run_dir in use": _in_use(run_dir),
+        "run_dir in use": is_used(run_dir),
         "resume": options.resume,
     }
     if options.json:

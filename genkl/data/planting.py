@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import replace
 
 import numpy as np
@@ -135,7 +136,7 @@ def plant_noise(
     label_noise: float = 0.0,
     noise_kind: str = "symmetric",
     confusion: np.ndarray | None = None,
-    ood: Tensor | Images | None = None,
+    ood: Tensor | np.ndarray | Images | None = None,
     ood_share: float = 0.0,
     ambiguous_share: float = 0.0,
 ) -> tuple[NoisyDataset, Truth]:
@@ -171,6 +172,7 @@ def plant_noise(
         if not 0 <= share < 1:
             raise ValueError(f"{name} is {share}; it is a share of the result, in [0, 1)")
     rng = np.random.default_rng(seed)
+    ood = torch.from_numpy(ood) if isinstance(ood, np.ndarray) else ood
     noisy, given = dataset.noisy, dataset.noisy.labels.numpy()
     correct = np.flatnonzero(truth.kinds == Kind.CORRECT)
     total = len(noisy) / (1 + ambiguous_share - ood_share)
@@ -212,6 +214,11 @@ def _count_blends(share: float, total: float, num_correct: int) -> int:
 def _count_ood(share: float, total: float, ood: Tensor | Images | None) -> int:
     if share and ood is None:
         raise ValueError(f"ood_share is {share}, but ood is None; pass the images to add")
+    if not isinstance(ood, Tensor | Images | None):
+        raise ValueError(
+            f"ood is {reprlib.repr(ood)}, which holds no images; pass an array or tensor "
+            '(m, c, h, w), or files: genkl.load_dataset("folder", folder=...)[0].noisy.inputs'
+        )
     count = round(share * total)
     if share and count > len(ood):
         raise ValueError(

@@ -6,6 +6,7 @@ Loaders are named in text and imported when they are called, so that the list is
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -218,10 +219,15 @@ class Entry:
     source: Source
     also_needs: tuple[Source, ...] = ()
 
+    @property
+    def function(self) -> Callable[..., tuple[NoisyDataset, Truth]]:
+        """The loader, imported."""
+        module, _, function = self.loader.partition(":")
+        return getattr(importlib.import_module(module), function)
+
     def load(self, seed: int = 0, **options: Any) -> tuple[NoisyDataset, Truth]:
         """Import the loader and call it."""
-        module, _, function = self.loader.partition(":")
-        return getattr(importlib.import_module(module), function)(seed, **options)
+        return self.function(seed, **options)
 
 
 DATASETS: dict[str, Entry] = {

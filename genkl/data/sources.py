@@ -6,12 +6,14 @@ is downloaded unless asked for (`fetch`, or ``python -m genkl data get NAME``).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import importlib.util
 import os
 import shutil
 import tarfile
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -91,8 +93,24 @@ def data_roots(data_root: str | os.PathLike[str] | None = None) -> list[Path]:
         return [Path(data_root).expanduser()]
     given = os.environ.get("GENKL_DATA", "")
     roots = [Path(root).expanduser() for root in given.split(os.pathsep) if root]
-    cache = os.environ.get("GENKL_CACHE") or platformdirs.user_cache_dir("genkl", appauthor=False)
-    return [*roots, Path(cache).expanduser() / "data"]
+    return [*roots, cache_folder() / "data"]
+
+
+def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """The folder that is written to unasked: the argument, ``$GENKL_CACHE``, or the user's cache.
+
+    Where the user's is missing and can't be made (no home, or not one's own), as on some servers,
+    it is a folder of the user among the temporary files.
+    """
+    if given := cache_dir or os.environ.get("GENKL_CACHE"):
+        return Path(given).expanduser()
+    with contextlib.suppress(RuntimeError):  # nobody knows a home
+        usual = Path(platformdirs.user_cache_dir("genkl", appauthor=False))
+        nearest = next((path for path in (usual, *usual.parents) if path.exists()), usual)
+        if usual.is_absolute() and os.access(nearest, os.W_OK):
+            return usual
+    user = os.getuid() if hasattr(os, "getuid") else "cache"
+    return Path(tempfile.gettempdir()) / f"genkl-{user}"
 
 
 def find_data(source: Source, data_root: str | os.PathLike[str] | None = None) -> Path:

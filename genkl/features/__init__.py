@@ -1,5 +1,6 @@
 """Backbones of torchvision and timm, their weights, and the cache of frozen features."""
 
+from genkl.data.sources import cache_folder
 from genkl.features.backbones import (
     EFFICIENTNET_LITE0,
     RESNET50,
@@ -10,7 +11,6 @@ from genkl.features.backbones import (
     get_backbone,
 )
 from genkl.features.extract import Computing, extract_features, featurize, preprocess, use_features
-from genkl.features.store import cache_folder
 
 __all__ = [
     "Backbone",

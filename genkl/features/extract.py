@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from genkl.checks import check_choice, check_positive
@@ -34,9 +34,11 @@ from genkl.data.loading import (
     default_workers,
     image_batches,
 )
+from genkl.data.sources import cache_folder
 from genkl.data.transforms import RESIZE_MODES, as_square
 from genkl.features.backbones import EFFICIENTNET_LITE0, Backbone
-from genkl.features.store import DIGEST, FeatureStore, cache_folder
+from genkl.features.store import DIGEST, FeatureStore
+from genkl.features.weights import first_line
 from genkl.networks import NormaliseBytes, pick_device
 from genkl.provenance import usable_cores
 
@@ -159,6 +161,17 @@ def extract_features(
     if not known.any():
         raise ValueError(f"none of the {len(images)} images can be used; see check_images")
     return features
+
+
+def check_size(backbone: Backbone, size: int) -> None:
+    """Refuse a size that a backbone can't take: an image of another than its own is tried.
+
+    Raises:
+        ValueError: names the backbone's own size.
+    """
+    check_positive("size", size)
+    if size != backbone.size:
+        _forward(backbone.build().eval(), torch.zeros(1, 3, size, size), backbone)
 
 
 def featurize(
@@ -325,10 +338,24 @@ def _computed(
     model = backbone.build().to(device, memory_format=torch.channels_last).eval()
     for rows, batch in batches:
         inputs = prepare(batch.to(device)).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode():
-            features = model(inputs).float().cpu()
+        features = _forward(model, inputs, backbone)
         _check_features(features, rows, images, backbone)
         yield rows, features
+
+
+def _forward(model: nn.Module, inputs: Tensor, backbone: Backbone) -> Tensor:
+    """Features of a batch; what fails at another size than the backbone's own is its size."""
+    size = inputs.shape[-1]
+    try:
+        with torch.inference_mode():
+            return model(inputs).float().cpu()
+    except (RuntimeError, ValueError, AssertionError) as error:
+        if size == backbone.size:
+            raise
+        raise ValueError(
+            f"size is {size}, which {backbone.name} can't take ({first_line(error)}); its own is "
+            f"{backbone.size}"
+        ) from error
 
 
 def _check_features(features: Tensor, rows: np.ndarray, images: Images, backbone: Backbone) -> None:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
+import itertools
 import logging
 import os
 import uuid
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from genkl.data.images import FINGERPRINT_BYTES
-from genkl.storage import replacing
+from genkl.storage import write_atomically
 
 SHARD_ROWS = 1000
 """Features are written to disk every so many images: what an interruption can cost."""
@@ -29,18 +28,10 @@ strings of one length are equal only if every byte is."""
 log = logging.getLogger(__name__)
 
 
-def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder for computed features: the argument, ``$GENKL_CACHE``, or the user's cache."""
-    return Path(cache_dir or os.environ.get("GENKL_CACHE") or _default_cache())
-
-
-@functools.cache
-def _default_cache() -> Path:
-    return Path(platformdirs.user_cache_dir("genkl", appauthor=False))
-
-
 class FeatureStore:
     """Feature rows in one folder, which may hold those of a million images.
+
+    Where the folder can't be written, rows are kept in memory, and a warning says so.
 
     Rows are only ever added, a shard at a time: a file with ``digests``, shape (n, 16), uint8, and
     ``features``, shape (n, d), float32. A shard appears when it is complete and has a name that no
@@ -54,6 +45,7 @@ class FeatureStore:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self._pending: list[tuple[np.ndarray, Tensor]] = []
+        self._is_writable = True
 
     def read(self, digests: np.ndarray) -> tuple[np.ndarray, Tensor]:
         """The features of these images, as far as they are there.
@@ -67,8 +59,9 @@ class FeatureStore:
         """
         keys, first, which = np.unique(digests, return_index=True, return_inverse=True)
         known, features = np.zeros(len(digests), dtype=bool), torch.empty(len(digests), 0)
-        for path in sorted(self.folder.glob("*.safetensors")):
-            found, rows = _rows_of(path, keys)
+        kept = (_rows_of(path, keys) for path in sorted(self.folder.glob("*.safetensors")))
+        pending = (_among(keys, *rows) for rows in self._pending)
+        for found, rows in itertools.chain(kept, pending):
             if len(found) == 0:
                 continue
             if features.shape[1] == 0:
@@ -87,12 +80,9 @@ class FeatureStore:
         Args:
             digests: shape (n,), `DIGEST`.
             features: shape (n, d), float32.
-
-        Raises:
-            OSError: they can't be written; the message says what to do.
         """
         self._pending.append((digests, features))
-        if sum(len(digests) for digests, _ in self._pending) >= SHARD_ROWS:
+        if self._is_writable and sum(len(rows) for rows, _ in self._pending) >= SHARD_ROWS:
             self.flush()
 
     def flush(self) -> None:
@@ -100,11 +90,16 @@ class FeatureStore:
         if not self._pending:
             return
         digests, features = zip(*self._pending, strict=True)
-        self._pending.clear()
         as_numbers = np.concatenate(digests).view(np.uint8).reshape(-1, FINGERPRINT_BYTES)
         tensors = {"digests": torch.from_numpy(as_numbers), "features": torch.cat(features)}
-        with replacing(self.folder / f"{uuid.uuid4().hex}.safetensors") as temporary:
-            save_file(tensors, temporary, {"checksum": _checksum(tensors)})
+        shard = save(tensors, {"checksum": _checksum(tensors)})
+        try:
+            write_atomically(self.folder / f"{uuid.uuid4().hex}.safetensors", shard)
+            self._pending.clear()
+        except OSError as error:
+            if self._is_writable:
+                log.warning("features will be computed again another time: %s", error)
+            self._is_writable = False
 
 
 def _rows_of(path: Path, keys: np.ndarray) -> tuple[np.ndarray, Tensor]:
@@ -114,9 +109,7 @@ def _rows_of(path: Path, keys: np.ndarray) -> tuple[np.ndarray, Tensor]:
         with safe_open(path, "pt") as shard:
             tensors = {"digests": shard.get_tensor("digests")}
             own = tensors["digests"].numpy().view(DIGEST).reshape(-1)
-            found = np.searchsorted(keys, own).clip(max=len(keys) - 1)
-            wanted = keys[found] == own
-            if not wanted.any():
+            if not np.isin(own, keys).any():
                 return nothing
             tensors["features"] = shard.get_tensor("features")
             if (shard.metadata() or {}).get("checksum") != _checksum(tensors):
@@ -128,7 +121,14 @@ def _rows_of(path: Path, keys: np.ndarray) -> tuple[np.ndarray, Tensor]:
         with contextlib.suppress(OSError):
             path.unlink()
         return nothing
-    return found[wanted], tensors["features"][torch.from_numpy(wanted)]
+    return _among(keys, own, tensors["features"])
+
+
+def _among(keys: np.ndarray, digests: np.ndarray, features: Tensor) -> tuple[np.ndarray, Tensor]:
+    """Which of the sorted keys some rows have, and their features."""
+    found = np.searchsorted(keys, digests).clip(max=len(keys) - 1)
+    wanted = keys[found] == digests
+    return found[wanted], features[torch.from_numpy(wanted)]
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:

@@ -4,7 +4,7 @@ from genkl.learn.batches import Draw, draw_batches
 from genkl.learn.checkpoint import Checkpoint
 from genkl.learn.config import GenKLConfig
 from genkl.learn.examples import Examples, join_inputs
-from genkl.learn.folder import RunFolder, plain, read_log
+from genkl.learn.folder import RunFolder, read_log
 from genkl.learn.iteration import Lesson
 from genkl.learn.phase import OPTIMIZERS, SCHEDULES, Phase
 from genkl.learn.result import FitResult, Round, Run, round_to_dict, run_to_dict
@@ -31,6 +31,7 @@ from genkl.learn.trainer import (
     fit,
     fit_together,
 )
+from genkl.storage import plain
 
 __all__ = [
     "BASELINES",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genkl.checks import check_positive
-from genkl.storage import DamagedFileError, load_tensors, save_tensors
+from genkl.storage import DamagedFileError, explained, load_tensors, save_tensors
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,11 @@ class Checkpoint:
         """The file before the last one."""
         return self.path.with_name(f"previous-{self.path.name}")
 
+    @property
+    def _next(self) -> Path:
+        """A complete file, before it takes the place of the last one."""
+        return self.path.with_name(f"next-{self.path.name}")
+
     def save(self, tensors: Mapping[str, Mapping[str, Tensor]], values: Mapping[str, Any]) -> None:
         """Write the state; what was there before stays until this is complete.
 
@@ -57,13 +62,12 @@ class Checkpoint:
         Raises:
             OSError: no space, or no permission; says what to do.
         """
-        if self.path.exists():
-            link = self.previous.with_name(f".{self.previous.name}.{os.getpid()}.tmp")
-            link.unlink(missing_ok=True)
-            os.link(self.path, link)
-            os.replace(link, self.previous)
         flat = {f"{group}.{n}": t for group, named in tensors.items() for n, t in named.items()}
-        save_tensors(self.path, flat, {"identity": dict(self.identity), **values})
+        save_tensors(self._next, flat, {"identity": dict(self.identity), **values})
+        with explained(self.path):
+            if self.path.exists():
+                os.replace(self.path, self.previous)
+            os.replace(self._next, self.path)
 
     def load(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
         """The last good state; None if there is none.
@@ -91,15 +95,13 @@ class Checkpoint:
                 grouped[group][name] = tensor
             return grouped, values
         if damaged is not None:
-            raise DamagedFileError(
-                f"{damaged}; delete it to start this phase anew (finished ones stay)"
-            ) from damaged
+            raise damaged
         return None
 
     def remove(self) -> None:
         """The phase is finished; what it led to is kept elsewhere."""
-        self.path.unlink(missing_ok=True)
-        self.previous.unlink(missing_ok=True)
+        for path in (self.path, self.previous, self._next):
+            path.unlink(missing_ok=True)
 
     def _check_identity(self, path: Path, found: Mapping[str, Any]) -> None:
         for name, value in self.identity.items():

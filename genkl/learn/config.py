@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from genkl.checks import check_positive
+from genkl.checks import check_positive, check_whole
 from genkl.data.transforms import Transforms
 from genkl.learn.phase import Phase
 
@@ -86,8 +86,7 @@ class GenKLConfig:
                 "train_transforms and test_transforms belong together; state both, or neither"
             )
         for name in ("num_vectors", "first_ensemble", "ensemble", "max_rounds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            check_whole(name, getattr(self, name), 1)
 
     @property
     def weights(self) -> tuple[float, float, float]:

@@ -20,7 +20,7 @@ from torch.func import functional_call, stack_module_state
 from genkl.data import Images
 from genkl.engine import Engine
 from genkl.learn.batches import Batch
-from genkl.losses import RowLoss, three_term_loss
+from genkl.losses import RowLoss, row_costs, three_term_loss
 from genkl.predict import PREDICT_BATCH
 from genkl.relabel import Role
 
@@ -106,7 +106,8 @@ class HeadEnsemble(Ensemble):
         size = inputs.shape[1]
         if size < 2:
             raise ValueError(
-                "a batch has one row, and batch normalisation needs two; raise batch_size"
+                "a batch has one row, and batch normalisation needs two; raise batch_size, or "
+                "learn from more than one image"
             )
         mean = inputs.mean(dim=1, keepdim=True)
         inputs -= mean
@@ -234,7 +235,7 @@ def _of_ensemble(
     sizes = [len(rows) for rows in asked]
     parts = (logits.index_select(0, at), targets.index_select(0, source))
     asked_of = zip(different, *(part.split(sizes) for part in parts), strict=True)
-    costs = torch.cat([loss(of_logits, of_targets) for loss, of_logits, of_targets in asked_of])
+    costs = torch.cat([row_costs(*asked) for asked in asked_of])
     # Not a product with a matrix: 0 * nan would carry one member's nan to the others.
     means = logits.new_zeros(len(counts)).index_add_(0, place, shares[0] * costs.detach())
     return shares[1] @ costs, means.view(members, -1), counts.view(members, -1)

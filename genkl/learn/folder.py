@@ -15,11 +15,14 @@ To go on is to do everything again, except that what is finished is read.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
 import json
 import math
+import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,18 +32,43 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from genkl import storage
 from genkl.data import NoisyDataset
 from genkl.engine import Engine
 from genkl.learn.checkpoint import Checkpoint
 from genkl.learn.result import FitResult, Round, round_to_dict
 from genkl.learn.trainer import Watch
 from genkl.provenance import provenance
-from genkl.storage import load_tensors, plain, save_tensors, write_atomically, write_json
 
 if TYPE_CHECKING:
     from genkl.learn.run import RunOptions
 
 RUN_FILE = "run.json"
+LOCK_FILE = ".lock"
+
+
+def is_used(folder: Path) -> bool:
+    """Whether a folder holds files, but for hidden ones: those that nobody missed when cut off."""
+    return folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir())
+
+
+def in_use(run_dir: str | os.PathLike[str] | None) -> contextlib.AbstractContextManager[None]:
+    """Let no other process run in a folder meanwhile.
+
+    Raises:
+        FileExistsError: one does.
+    """
+
+    def refuse() -> None:
+        raise FileExistsError(
+            f"run_dir {run_dir} is at work in another process; wait for it, or name a new folder"
+        )
+
+    folder = Path(run_dir or "")
+    is_foreign = is_used(folder) and not (folder / RUN_FILE).exists()
+    if run_dir is None or is_foreign:
+        return contextlib.nullcontext()
+    return storage.alone(folder / LOCK_FILE, refuse)
 
 
 class RunFolder:
@@ -55,6 +83,7 @@ class RunFolder:
 
     Raises:
         FileExistsError: the folder holds a run, and resume is False; or other files.
+        DamagedFileError: what says which run it holds is damaged.
         ValueError: it holds another run; the message names the first setting that differs.
     """
 
@@ -72,7 +101,7 @@ class RunFolder:
         self._refuse_another_run(resume)
         engine.wait()
         if engine.is_first and not self._file.exists():
-            write_json(self._file, {"identity": self.identity, "provenance": provenance()})
+            storage.write_json(self._file, {"identity": self.identity, "provenance": provenance()})
         engine.wait()
 
     @property
@@ -81,17 +110,17 @@ class RunFolder:
 
     def _refuse_another_run(self, resume: bool) -> None:
         if not self._file.exists():
-            if self.path.exists() and any(self.path.iterdir()):
+            if is_used(self.path):
                 raise FileExistsError(
                     f"run_dir {self.path} holds files that are no run; name an empty or new folder"
                 )
             return
         if not resume:
             raise FileExistsError(
-                f"run_dir {self.path} holds a run; pass resume=True (--resume) to go on with it, "
+                f"run_dir {self.path} holds a run; pass resume=True to go on with it, "
                 "or name a new folder"
             )
-        found = json.loads(self._file.read_text("utf-8"))["identity"]
+        found = storage.load_json(self._file).get("identity")
         difference = first_difference(found, self.identity)
         if difference is not None:
             name, theirs, ours = difference
@@ -121,7 +150,7 @@ class RunFolder:
         path = self._model_path(unit)
         if not path.exists():
             return None
-        tensors, values = load_tensors(path)
+        tensors, values = storage.load_tensors(path)
         model.load_state_dict(tensors)
         return [FitResult(**fields) for fields in values["fits"]]
 
@@ -129,7 +158,7 @@ class RunFolder:
         """Keep a model that has finished a unit."""
         if self.engine.is_first:
             values = {"fits": [dataclasses.asdict(fitted) for fitted in fits]}
-            save_tensors(self._model_path(unit), model.state_dict(), values)
+            storage.save_tensors(self._model_path(unit), model.state_dict(), values)
         self.engine.wait()
 
     def drop_model(self, unit: str) -> None:
@@ -145,13 +174,13 @@ class RunFolder:
         path = self.path / "predictions" / f"{name}.safetensors"
         if not path.exists():
             return None
-        return {key: tensor.numpy() for key, tensor in load_tensors(path)[0].items()}
+        return {key: tensor.numpy() for key, tensor in storage.load_tensors(path)[0].items()}
 
     def save_predictions(self, name: str, **arrays: np.ndarray) -> None:
         """Keep averaged predictions."""
         if self.engine.is_first:
             tensors: dict[str, Tensor] = {k: torch.from_numpy(a) for k, a in arrays.items()}
-            save_tensors(self.path / "predictions" / f"{name}.safetensors", tensors, {})
+            storage.save_tensors(self.path / "predictions" / f"{name}.safetensors", tensors, {})
         self.engine.wait()
 
     def keep_values(self, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,9 +191,9 @@ class RunFolder:
         """
         path = self.path / f"{name}.json"
         if self.engine.is_first and not path.exists():
-            write_json(path, {**plain(values), "provenance": provenance()})
+            storage.write_json(path, {**storage.plain(values), "provenance": provenance()})
         self.engine.wait()
-        return json.loads(path.read_text("utf-8"))
+        return storage.load_json(path)
 
 
 # -- the log and the bar ---------------------------------------------------------------------------
@@ -195,25 +224,33 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, finished: set[str]) -> None:
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
 
-        folder.mkdir(parents=True, exist_ok=True)
+        events = folder / "tensorboard" / "events"
         self.jsonl, self.csv = folder / "log.jsonl", folder / "log.csv"
         rows = [row for row in read_log(self.jsonl) if row["unit"] in finished]
-        write_atomically(self.jsonl, "".join(_line(row) for row in rows).encode())
-        write_atomically(self.csv, (",".join(COLUMNS) + "\n").encode())
-        self._append_to_table(rows)
-        self.board = SummaryWriter(str(folder / "tensorboard"))
+        storage.write_atomically(self.jsonl, "".join(_line(row) for row in rows).encode())
+        storage.write_atomically(self.csv, (",".join(COLUMNS) + "\n").encode())
+        # Without `SummaryWriter`, whose thread waits for ever once the disk has been full.
+        with storage.explained(folder):
+            self._append_to_table(rows)
+            events.parent.mkdir(exist_ok=True)
+            self.board = EventsWriter(str(events))
 
     def add(self, unit: str, entry: Mapping[str, float], flagged: float) -> None:
         """Append one evaluation."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
         row = {"unit": unit, **entry, "flagged": flagged}
-        with open(self.jsonl, "a", encoding="utf-8") as file:
-            file.write(_line(row))
-        self._append_to_table([row])
-        for name in COLUMNS[2:]:
-            if not _is_nan(row.get(name)):
-                self.board.add_scalar(f"{unit}/{name}", row[name], int(row["step"]))
+        with storage.explained(self.jsonl.parent):
+            with open(self.jsonl, "a", encoding="utf-8") as file:
+                file.write(_line(row))
+            self._append_to_table([row])
+            for name in COLUMNS[2:]:
+                if not _is_nan(row.get(name)):
+                    shown, at = scalar(f"{unit}/{name}", row[name]), int(row["step"])
+                    self.board.write_event(Event(wall_time=time.time(), step=at, summary=shown))
 
     def _append_to_table(self, rows: Sequence[Mapping[str, Any]]) -> None:
         with open(self.csv, "a", encoding="utf-8", newline="") as file:
@@ -224,7 +261,8 @@ class RunLog:
 
     def close(self) -> None:
         """Write what TensorBoard's writer still holds."""
-        self.board.close()
+        with storage.explained(self.jsonl.parent):
+            self.board.close()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -284,7 +322,7 @@ class RunBar:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(plain({name: row.get(name) for name in COLUMNS})) + "\n"
+    return json.dumps(storage.plain({name: row.get(name) for name in COLUMNS})) + "\n"
 
 
 class Recorder:

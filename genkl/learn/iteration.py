@@ -17,19 +17,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from genkl.data import Images, NoisyDataset, Split
 from genkl.data.loading import Transform
 from genkl.data.transforms import build_transform
 from genkl.engine import Engine
 from genkl.evaluate import accuracy
+from genkl.features.weights import first_line
 from genkl.learn.config import GenKLConfig
 from genkl.learn.examples import Examples
 from genkl.learn.folder import Recorder
 from genkl.learn.phase import Phase
 from genkl.learn.result import FitResult, Round, choosing_accuracy
-from genkl.learn.rules import Decision, IdentifyRule, flag_nothing
+from genkl.learn.rules import Decision, IdentifyRule, decide, flag_nothing
 from genkl.learn.trainer import FitOptions, fit_together, why_not_together
 from genkl.losses import PAPER_LOSSES, RowLoss
 from genkl.networks import ModelFactory, seeded_model
@@ -78,15 +79,41 @@ class Setup:
         sequence = np.random.SeedSequence([self.seed, round_index, member, phase])
         return int(sequence.generate_state(1)[0])
 
+    @cached_property
+    def example(self) -> Tensor | None:
+        """An input of zeros; None where images on disk have no transforms."""
+        if self.transforms[1] is not None:
+            probe = torch.zeros(3, PROBE_SIDE, PROBE_SIDE, dtype=torch.uint8)
+            return torch.zeros_like(self.transforms[1](probe))
+        inputs = self.dataset.noisy.inputs
+        return inputs.new_zeros(inputs.shape[1:]) if isinstance(inputs, Tensor) else None
+
     def new_model(self, round_index: int, member: int) -> nn.Module:
         """A model whose first weights depend on the seed, the round and the member alone."""
-        if self.transforms[1] is None:
-            shape = self.dataset.input_shape
-        else:
-            probe = torch.zeros(3, PROBE_SIDE, PROBE_SIDE, dtype=torch.uint8)
-            shape = tuple(self.transforms[1](probe).shape)
-        seed = self.seed_of(round_index, member, 0)
+        shape, seed = tuple(self.example.shape), self.seed_of(round_index, member, 0)
         return seeded_model(self.make_model, shape, self.dataset.num_classes, seed)
+
+    def check_model(self) -> None:
+        """Refuse, before work, a network that can't learn from the smallest batch of the run.
+
+        Raises:
+            ValueError: says what it can't take, such as inputs of this size, or a single image
+                where it has batch normalisation.
+        """
+        phases, clean = (self.config.pretrain, self.config.train), self.config.finetune
+        sizes = [phase.batch_size for phase in (*phases, clean) if phase.steps]
+        sizes += [len(self.dataset.clean)] * (clean.steps > 0 and not self.selects_clean)
+        alone = 1 in [size // self.engine.world_size for size in sizes]
+        remedy = "verify more than one image, in batches of 2" if alone else "pass another network"
+        model = self.new_model(0, 0).train(alone)  # where batch normalisation needs two
+        try:
+            with self.engine.randomness(0), torch.no_grad():
+                model(self.example[None])
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise ValueError(
+                f"the network can't learn from inputs of shape {tuple(self.example.shape)}"
+                f"{', one at a time' * alone} ({first_line(error)}); {remedy}"
+            ) from error
 
     @property
     def clean(self) -> Examples:
@@ -291,7 +318,7 @@ def _finetune(
     for group in [[member] for member in named] if apart else [named]:
         chosen = [models[member] for member, _ in group]
         verified = _believed(setup, chosen[0]) if apart else setup.clean
-        if len(verified) == 0:
+        if len(verified) < 1 + apart:  # a single image is too few for batch normalisation
             yield from [None] * len(group)
             continue
         yield from setup.fit(
@@ -350,7 +377,7 @@ class Iteration:
         for index in range(1, config.max_rounds + 1):
             start = time.perf_counter()
             pred_probs, validation_probs = _predictions(setup, models, index)
-            decision = self.rule(pred_probs, validation_probs)
+            decision = decide(self.rule, pred_probs, validation_probs)
             if self.rule is not flag_nothing:
                 _warn_if_one_sided(decision, index)
             setup.recorder.flagged = float(decision.is_nc.mean())
@@ -385,8 +412,8 @@ class Iteration:
         if setup.selects_clean:
             examples = examples.with_given(noisy.labels)
             clean = clean.with_given(setup.dataset.clean.labels)
-        config = setup.config
-        return Lesson(clean + examples, self.losses, config.mixup_alpha, weights=config.weights)
+        mixup_alpha, weights = setup.config.mixup_alpha, setup.config.weights
+        return Lesson(clean + examples, self.losses, mixup_alpha, weights=weights)
 
 
 def _predictions(
@@ -461,11 +488,10 @@ def _accuracies(setup: Setup, models: Sequence[nn.Module], split: Split) -> tupl
 def _warn_if_one_sided(decision: Decision, index: int) -> None:
     share = float(decision.is_nc.mean())
     if share in (0.0, 1.0):
-        what = "no instance is" if share == 0 else "every instance is"
-        meaning = (
-            "the NC loss is 0 in this round"
+        what, meaning = (
+            ("no instance is", "the NC loss is 0 in this round")
             if share == 0
-            else "nothing but the clean set teaches classes in this round"
+            else ("every instance is", "nothing but the clean set teaches classes in this round")
         )
         warnings.warn(
             f"round {index}: {what} flagged at threshold {decision.threshold:.4g}; {meaning}. "

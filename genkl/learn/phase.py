@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from genkl.checks import check_choice, check_positive
+from genkl.checks import check_choice, check_positive, check_whole
 
 OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("constant", "cosine", "plateau")
@@ -51,17 +52,16 @@ class Phase:
     clean_batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 0:
-            raise ValueError(f"steps is {self.steps}; use 0 to skip a phase")
-        for name in ("learning_rate", "batch_size", "eval_every"):
-            check_positive(name, getattr(self, name))
-        for name in ("weight_decay", "momentum", "patience"):
-            if getattr(self, name) < 0:
+        check_whole("steps", self.steps, 0, "; use 0 to skip a phase")
+        check_positive("learning_rate", self.learning_rate)
+        for name, least in (("batch_size", 1), ("eval_every", 1), ("patience", 0)):
+            check_whole(name, getattr(self, name), least)
+        for name in ("weight_decay", "momentum"):
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or greater")
         if self.clean_batch_size is not None:
-            check_positive(
-                "clean_batch_size", self.clean_batch_size, "; use None for mixed batches"
-            )
+            remedy = "; use None for mixed batches"
+            check_whole("clean_batch_size", self.clean_batch_size, 1, remedy)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("schedule", self.schedule, SCHEDULES)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from genkl.checks import to_numpy
 from genkl.learn.config import GenKLConfig
 from genkl.rule.conformal import threshold_for_budget
 from genkl.rule.divergence import uniform_like_vectors
@@ -21,14 +22,36 @@ class Decision:
     scores: np.ndarray
     threshold: float
 
+    def __post_init__(self) -> None:
+        if np.isnan(self.scores).any() or math.isnan(self.threshold):
+            raise ValueError("identify: NaN among scores or threshold flags nothing; give numbers")
+
     @property
     def is_nc(self) -> np.ndarray:
         """Boolean mask, shape (N,)."""
         return flag_above(self.scores, self.threshold)
 
 
-IdentifyRule = Callable[[np.ndarray, np.ndarray], Decision]
-"""``(pred_probs of the noisy split, pred_probs of the validation split) -> Decision``."""
+IdentifyRule = Callable[[np.ndarray, np.ndarray], Decision | np.ndarray]
+"""``(pred_probs of the noisy split, pred_probs of the validation split) -> Decision``, or a boolean
+mask of what is flagged, shape (N,)."""
+
+
+def decide(rule: IdentifyRule, pred_probs: np.ndarray, validation_probs: np.ndarray) -> Decision:
+    """What a rule decides; a mask stands for scores of 0 and 1.
+
+    Raises:
+        ValueError: neither a `Decision` nor a boolean mask, or not one value an instance.
+    """
+    found = rule(pred_probs, validation_probs)
+    if not isinstance(found, Decision) and (mask := to_numpy(found)).dtype == bool:
+        found = Decision(mask.astype(np.float64), 1.0)
+    if not isinstance(found, Decision) or np.shape(found.scores) != (len(pred_probs),):
+        raise ValueError(
+            f"identify: it gives {found!r:.60}; return Decision(scores, threshold) or a boolean "
+            f"mask, of shape ({len(pred_probs)},)"
+        )
+    return found
 
 
 def divergence_rule(config: GenKLConfig) -> IdentifyRule:

@@ -10,21 +10,23 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from genkl.checks import check_beta, check_choice, check_positive
+from genkl.checks import check_beta, check_choice, check_whole
 from genkl.data import Images, NoisyDataset
 from genkl.data.images import as_images
 from genkl.engine import Engine, as_engine
 from genkl.features import EFFICIENTNET_LITE0, Backbone, featurize
 from genkl.learn.config import GenKLConfig
-from genkl.learn.folder import Recorder, describe, identity_of, plain
+from genkl.learn.folder import RUN_FILE, Recorder, RunFolder, describe, identity_of, in_use
 from genkl.learn.iteration import (
     Iteration,
     Learned,
@@ -38,7 +40,7 @@ from genkl.learn.phase import Phase
 from genkl.learn.result import Run, run_to_dict
 from genkl.learn.rules import IdentifyRule, divergence_rule
 from genkl.learn.trainer import PUBLISHED_TRAINING
-from genkl.losses import PAPER_LOSSES, RowLoss
+from genkl.losses import PAPER_LOSSES, RowLoss, complete
 from genkl.networks import ModelFactory, default_model
 from genkl.published import Published, check_published
 from genkl.relabel import (
@@ -48,6 +50,7 @@ from genkl.relabel import (
     relabel_instances,
     reverse_class_ratio,
 )
+from genkl.storage import plain
 
 PUBLISHED_RUN = PUBLISHED_RELABELLING | PUBLISHED_TRAINING | Published.SELECTION_ON_TEST
 """The switches that `run_genkl` implements: all of them."""
@@ -73,9 +76,11 @@ class RunOptions:
             off.
         checkpoint_every: steps between two checkpoints of the phase in progress.
         progress: show a bar over the steps.
+        dry_run: make every check of the run, and stop where work would begin; nothing is written,
+            and there is no record (None).
 
     Raises:
-        ValueError: checkpoint_every not positive, or resume without a run_dir.
+        ValueError: checkpoint_every no whole number from 1 on, or resume without a run_dir.
     """
 
     make_model: ModelFactory = default_model
@@ -85,9 +90,10 @@ class RunOptions:
     resume: bool = False
     checkpoint_every: int = 500
     progress: bool = True
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
-        check_positive("checkpoint_every", self.checkpoint_every)
+        check_whole("checkpoint_every", self.checkpoint_every, 1)
         if self.resume and self.run_dir is None:
             raise ValueError("resume needs the run_dir to go on in")
 
@@ -117,7 +123,7 @@ class Course:
     published: Published = Published.NONE
 
 
-def launch(course: Course, dataset: NoisyDataset, seed: int, options: RunOptions) -> Run:
+def launch(course: Course, dataset: NoisyDataset, seed: int, options: RunOptions) -> Run | None:
     """Run a method, in its folder if it has one, and go on with what the folder holds.
 
     Args:
@@ -127,10 +133,11 @@ def launch(course: Course, dataset: NoisyDataset, seed: int, options: RunOptions
         options: where and how.
 
     Returns:
-        A record of every round.
+        A record of every round; None after a dry run.
 
     Raises:
-        ValueError: an empty split, or a run_dir with another run.
+        ValueError: an empty split, a network that can't learn from the first batch, or a run_dir
+            with another run.
         FileExistsError: a run_dir that is in use, without resume.
         FloatingPointError: training diverged.
         OSError: no space to keep the run in; what was kept stays.
@@ -148,12 +155,17 @@ def launch(course: Course, dataset: NoisyDataset, seed: int, options: RunOptions
         "published_behaviour": [switch.name for switch in course.published],
         **course.identity,
     }
+    setup = Setup(dataset, course.config, seed, options.make_model, engine, course.published)
+    if setup.example is not None:
+        setup.check_model()
+    if options.dry_run:
+        if options.resume and (Path(options.run_dir) / RUN_FILE).exists():
+            RunFolder(Path(options.run_dir), identity, engine, resume=True)
+        return None
     title = f"{course.method}, seed {seed}"
-    recorder = Recorder.open(options, engine, identity, title, course.steps)
-    setup = Setup(
-        dataset, course.config, seed, options.make_model, engine, course.published, recorder
-    )
-    try:
+    in_folder = in_use(options.run_dir if engine.is_first else None)
+    with in_folder, closing(Recorder.open(options, engine, identity, title, course.steps)) as kept:
+        setup = replace(setup, recorder=kept)
         rounds, models, facts = course.learn(setup)
         run = Run(
             course.method,
@@ -168,10 +180,8 @@ def launch(course: Course, dataset: NoisyDataset, seed: int, options: RunOptions
             dict(course.settings or {}),
             dict(facts),
         )
-        recorder.finish(run_to_dict(run))
+        kept.finish(run_to_dict(run))
         return run
-    finally:
-        recorder.close()
 
 
 def ready_to_learn(
@@ -197,6 +207,8 @@ def ready_to_learn(
                 "train_transforms are for a network that learns from images, and the backbone "
                 f"{backbone.name} turns them into features; state one of the two"
             )
+        if options.dry_run:
+            return dataset
         if not engine.is_first:  # what the first process computes, the others find on the disk
             engine.wait()
         shown = options.progress and engine.is_first
@@ -232,7 +244,7 @@ class GenKLOptions:
             empty, ``config.first_ensemble`` models are pre-trained on the clean set.
         identify: replaces `divergence_rule` in an ablation.
         relabel: replaces `relabel_instances` in an ablation.
-        losses: replaces `PAPER_LOSSES` in an ablation.
+        losses: replaces `PAPER_LOSSES` in an ablation; a role that is left out keeps its own.
         published_behaviour: where to do as the published scripts do instead of as the paper says;
             a relabel of your own has to take those switches of `PUBLISHED_RELABELLING` that are
             on, and a predictor of yours is as pre-trained as it is.
@@ -251,7 +263,9 @@ class GenKLOptions:
     settings: Mapping[str, Any] | None = None
 
 
-def run_genkl(dataset: NoisyDataset, config: GenKLConfig, *, seed: int = 0, **options: Any) -> Run:
+def run_genkl(
+    dataset: NoisyDataset, config: GenKLConfig, *, seed: int = 0, **options: Any
+) -> Run | None:
     """Run the whole method: pre-train, then identify, relabel, train, fine-tune, and again.
 
     Each round averages the current models' predictions, flags the NC instances, gives every
@@ -266,10 +280,10 @@ def run_genkl(dataset: NoisyDataset, config: GenKLConfig, *, seed: int = 0, **op
         seed: of weights, batches and mixing.
         options: predictor, identify, relabel, losses, published_behaviour, stop_early, method and
             settings, see `GenKLOptions`; and make_model, backbone, engine, run_dir, resume,
-            checkpoint_every and progress, see `RunOptions`.
+            checkpoint_every, progress and dry_run, see `RunOptions`.
 
     Returns:
-        A record of every round; the best one by validation is ``run.best``.
+        A record of every round; the best one by validation is ``run.best``. None after a dry run.
 
     Raises:
         ValueError: beta outside [0, 1/k), an empty split, an empty class in the clean set, or a
@@ -289,8 +303,9 @@ def run_genkl(dataset: NoisyDataset, config: GenKLConfig, *, seed: int = 0, **op
     if asked := published & PUBLISHED_RELABELLING:
         relabel = partial(relabel, published_behaviour=asked)
     rule = own.identify or divergence_rule(config)
+    losses = complete(own.losses, dataset.num_classes, as_engine(shared.engine).device)
     iteration = Iteration(
-        rule, relabel, _class_ratio(dataset, config), own.losses, own.predictor, own.stop_early
+        rule, relabel, _class_ratio(dataset, config), losses, own.predictor, own.stop_early
     )
     pretraining = 0 if own.predictor else config.first_ensemble * config.pretrain.steps
     course = Course(
@@ -301,7 +316,7 @@ def run_genkl(dataset: NoisyDataset, config: GenKLConfig, *, seed: int = 0, **op
         identity={
             "identify": "divergence" if own.identify is None else describe(own.identify),
             "relabel": describe(own.relabel),
-            "losses": {role.name: describe(loss) for role, loss in own.losses.items()},
+            "losses": {role.name: describe(loss) for role, loss in losses.items()},
             "predictor": len(own.predictor),
             "stop_early": own.stop_early,
         },
@@ -418,7 +433,7 @@ def run_baseline(
     *,
     seed: int = 0,
     **options: Any,
-) -> Run:
+) -> Run | None:
     """Train with plain cross-entropy, for comparison, in as many steps as a GenKL round.
 
     Further methods to compare with are `genkl.run_method`'s.

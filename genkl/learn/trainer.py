@@ -56,7 +56,7 @@ class FitOptions:
 
     Attributes:
         weights: multipliers of the three mean losses, see `three_term_loss`.
-        losses: row loss of each role.
+        losses: row loss of each role; the paper's where one is left out.
         mixup_alpha: see `mixup`.
         keep_initial: let the state the model came with compete, so that the phase cannot lower
             the validation accuracy (used for fine-tuning).
@@ -245,10 +245,9 @@ class _Training:
         )
         self.layout = layout_of(self.model)
         believes = self.how.clean_threshold is not None
-        occurring = {*self.examples.roles.unique().tolist()} | (
-            {int(Role.CLEAN)} if believes else set()
-        )
-        self.losses = {r: loss for r, loss in self.how.losses.items() if int(r) in occurring}
+        occurring = {*self.examples.roles.unique().tolist(), *[int(Role.CLEAN)] * believes}
+        losses = PAPER_LOSSES | self.how.losses
+        self.losses = {role: loss for role, loss in losses.items() if int(role) in occurring}
         self.wrapped, optimizer = self.engine.prepare(self.model, self.optimizer)
         self.learned = [*self.model.parameters()]
         checkpoint, last = self.how.checkpoint, self.phase.steps

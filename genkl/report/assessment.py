@@ -24,6 +24,9 @@ AMBIGUOUS, OOD, WRONG, FINE = range(len(KINDS))
 
 TOP_CLASSES = 3
 NEIGHBORS = 5
+TIE = 1e-6
+"""Another class that has no more than this more probability is no evidence against a label: single
+precision rounds about as much."""
 MOST_REFERENCES = 5000
 """Instances that distances are measured to; more change little and take time."""
 
@@ -260,7 +263,7 @@ def _known(
 def _describe(table: pd.DataFrame, probs: np.ndarray, beta: float) -> tuple[np.ndarray, np.ndarray]:
     """Add what the predictions say; return the most probable classes and their probabilities."""
     given, evidence = table["given"].to_numpy(), nc_evidence(probs, beta)
-    order = np.argsort(-probs, axis=1, kind="stable")[:, :TOP_CLASSES]
+    order = np.argsort(-_favouring(probs, given), axis=1, kind="stable")[:, :TOP_CLASSES]
     top = np.take_along_axis(probs, order, axis=1)
     given_prob = np.where(given >= 0, probs[np.arange(len(probs)), given], np.nan)
     table["predicted"] = order[:, 0]
@@ -271,6 +274,11 @@ def _describe(table: pd.DataFrame, probs: np.ndarray, beta: float) -> tuple[np.n
     table["dominant_entries"] = evidence["dominant_entries"]
     table["top_two_mass"] = evidence["top_two_mass"].astype(np.float64)
     return order, top.astype(np.float32)
+
+
+def _favouring(probs: np.ndarray, given_labels: np.ndarray) -> np.ndarray:
+    """Probabilities in which a given label wins ties."""
+    return probs + TIE * (given_labels[:, None] == np.arange(probs.shape[1]))
 
 
 def _alpha(
@@ -302,7 +310,8 @@ def confidently_wrong(pred_probs: np.ndarray, given_labels: np.ndarray) -> np.nd
     """Whether an instance is confidently of another class than its label says.
 
     It is confidently of a class if that has at least the probability that instances labelled so
-    have for it on average; of several such classes the most probable counts.
+    have for it on average; of several such classes the most probable counts, and the given one
+    where it is as probable.
 
     Args:
         pred_probs: predictions that did not learn the instance's own label, shape (N, k).
@@ -318,7 +327,8 @@ def confidently_wrong(pred_probs: np.ndarray, given_labels: np.ndarray) -> np.nd
     counts = np.bincount(given_labels[labelled], minlength=pred_probs.shape[1])
     totals = np.bincount(given_labels[labelled], own, minlength=pred_probs.shape[1])
     levels = np.where(counts > 0, totals / np.maximum(counts, 1), np.inf)
-    confident = np.where(pred_probs >= levels, pred_probs, -1.0)
+    favoured = _favouring(pred_probs, given_labels)
+    confident = np.where(favoured >= levels, favoured, -1.0)
     return labelled & (confident.max(axis=1) >= 0) & (confident.argmax(axis=1) != given_labels)
 
 

@@ -68,12 +68,8 @@ def assess_folder(
         ValueError: a bad line in the table, a class without images, or criteria out of range.
         TypeError: neither an option of the table nor a criterion.
     """
-    judged = {name: asked.pop(name) for name in CRITERIA if name in asked}
-    criteria = Criteria(**judged)
-    files, rows = read_folder(folder, labels, **asked)
-    class_names, taught = files.class_names, _taught(files, rows)
-    _check_counts(taught, len(class_names), class_names)
-    criteria.rule(len(class_names))
+    judged, files, rows, taught = check_folder(folder, labels, **asked)
+    class_names, seed = files.class_names, Criteria(**judged).seed
     images = ImageFiles(Path(folder).expanduser(), files.names).take(rows)
     shown = {"size": size, "device": device, "cache_dir": cache_dir, "progress": progress}
     features = extract_features(images, backbone, on_error="skip", **shown).numpy()
@@ -84,7 +80,7 @@ def assess_folder(
         features,
         taught[readable],
         len(class_names),
-        seed=criteria.seed,
+        seed=seed,
         class_names=class_names,
         progress=progress,
     )
@@ -98,8 +94,25 @@ def assess_folder(
         is_nc=files.is_nc[rows],
         **judged,
     )
-    facts = {"Predictions": _told(backbone, size, criteria.seed), **found.facts}
+    facts = {"Predictions": _told(backbone, size, seed), **found.facts}
     return replace(found, facts=facts, left_out=left_out), images
+
+
+def check_folder(
+    folder: str | os.PathLike[str], labels: str | os.PathLike[str] | None = None, **asked: Any
+) -> tuple[dict[str, Any], LabelledFiles, np.ndarray, np.ndarray]:
+    """What is in a folder, after all checks of `assess_folder` that need no features.
+
+    Returns:
+        The criteria, the files, the rows of those that are there, and the labels that these teach.
+    """
+    judged = {name: asked.pop(name) for name in CRITERIA if name in asked}
+    criteria = Criteria(**judged)
+    files, rows = read_folder(folder, labels, **asked)
+    taught = _taught(files, rows)
+    _check_counts(taught, len(files.class_names), files.class_names)
+    criteria.rule(len(files.class_names))
+    return judged, files, rows, taught
 
 
 def _told(backbone: Backbone, size: int | None, seed: int) -> str:

@@ -23,8 +23,8 @@ from genkl import __version__
 from genkl.data.images import ImageError, ImageFiles, Images, upright
 from genkl.provenance import usable_cores
 from genkl.report.assessment import FINE, KINDS, WRONG, Assessment
-from genkl.report.table import no_class_name
-from genkl.storage import write_atomically
+from genkl.report.table import no_class_name, to_frame
+from genkl.storage import write_together
 
 SIDE = 128
 """Longest side of a thumbnail, in pixels."""
@@ -44,6 +44,7 @@ def write_page(
     title: str = "What to look at",
     max_thumbnails: int = MOST_THUMBNAILS,
     csv_name: str = "report.csv",
+    table: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> Path:
     """Write an assessment as one HTML page that needs no server, no network and no other file.
@@ -58,6 +59,7 @@ def write_page(
         title: of the page.
         max_thumbnails: images that the page holds itself, at least 0.
         csv_name: what the browser calls the table that it saves.
+        table: where to write the table, too, see `write_table`: both are written, or neither.
         progress: show a bar.
 
     Returns:
@@ -65,7 +67,7 @@ def write_page(
 
     Raises:
         ValueError: not as many images as instances, or a negative number of thumbnails.
-        OSError: the page can't be written.
+        OSError: the page or the table can't be written; the message names it.
     """
     if images is not None and len(images) != len(assessment):
         raise ValueError(
@@ -88,7 +90,11 @@ def write_page(
         "script": _asset("report.js"),
     }
     whole = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _asset("report.html"))
-    return write_atomically(path, whole.encode("utf-8", "backslashreplace"))
+    files = {path: whole.encode("utf-8", "backslashreplace")}
+    if table is not None:
+        files[Path(table)] = to_frame(assessment).to_csv(index=False).encode()
+    write_together(files)
+    return path
 
 
 def suspects(assessment: Assessment) -> np.ndarray:

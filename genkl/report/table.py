@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from genkl.report.assessment import FINE, KINDS, OOD, WRONG, Assessment
-from genkl.storage import replacing
+from genkl.storage import write_atomically
 
 NO_CLASS = ("none", "no class", "no class fits", "none of the classes")
 """What the column ``verified`` says of an image that belongs to no class: the first of these that
@@ -64,5 +64,4 @@ def write_table(assessment: Assessment, path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: it can't be written.
     """
-    with replacing(path) as temporary:
-        to_frame(assessment).to_csv(temporary, index=False)
+    write_atomically(path, to_frame(assessment).to_csv(index=False).encode())

@@ -127,6 +127,8 @@ def _write(
     destination = Path(destination)
     if destination.suffix != ".npy":
         raise ValueError(f"destination is {destination}; its name must end in .npy")
+    if destination.exists() and destination.samefile(source):
+        raise ValueError(f"destination {destination} is the file to read from; name another")
     if destination.exists() and not options.overwrite:
         raise FileExistsError(f"{destination} exists; pass overwrite=True or another name")
     predictions = open_predictions(source, classes=options.columns)

@@ -80,3 +80,14 @@ def test_wrong_usage_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
         main(["render", "--jobs", "0"])
     assert done.value.code == 2
     assert "must be at least 1" in capsys.readouterr().err
+
+
+def test_a_changed_chapter_ends_with_its_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(book_main, "change_chapter", lambda *_, **__: Outcome(executed=["a"]))
+    monkeypatch.setattr(book_main, "render", lambda project: project.html / "index.html")
+    assert main(["chapter", "a", "-p", "alpha", "2", "--root", str(tmp_path)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "executed first" in said[0]
+    assert said[1].endswith("/notebooks/a.html")

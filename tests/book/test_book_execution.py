@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -384,6 +385,9 @@ def test_values_of_the_declared_type_are_taken(
     [
         ("x: float = 1.0", "2"),
         ("x: float = 1.0", True),
+        ("x: float = 1.0", float("inf")),  # a notebook would read the bare names inf and nan
+        ("x: float | None = None", float("nan")),
+        ("x: list[float] = [1.0]", [1.0, -float("inf")]),
         ("x: int = 1", 1.5),
         ("x: int = 1", True),
         ("x = 1", 1.5),
@@ -503,6 +507,107 @@ def test_a_change_that_makes_no_sense_is_refused(
     assert command(project, "chapter", *arguments) == 1
     assert message in capsys.readouterr().err
     assert instant == []
+
+
+# --- Cut state files and full disks ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("left", ["", "{", "null", "[]", '{"cells": 3}', '{"a": "two"}'])
+def test_a_cut_file_is_named_with_the_remedy_or_made_again(
+    project: Project, instant: list[str], capsys: pytest.CaptureFixture[str], left: str
+) -> None:
+    change_chapter(project, "a", {"alpha": "0.9"})
+    for path, remedy in [
+        (project.overrides, "delete it to return to the chapters' own"),
+        (project.template("b"), "put a copy of it back, such as with `git checkout b.ipynb`"),
+        (project.notebooks / "manifest.yml", ""),
+    ]:
+        good = path.read_bytes()
+        path.write_text(left)
+        capsys.readouterr()
+        done, said = command(project, "execute"), capsys.readouterr().err
+        assert done == 1
+        assert str(path) in said or (path.suffix == ".yml" and "profile" in said)
+        assert remedy in said
+        assert len(said.splitlines()) == 1 or path.suffix == ".yml"  # YAML's own has several
+        path.write_bytes(good)
+    project.copy("a").write_text(left)  # a copy is made again
+    instant.clear()
+    assert command(project, "execute") == 0
+    assert "a" in instant
+    assert "alpha: float = 0.9" in project.copy("a").read_text()
+
+
+@pytest.mark.parametrize("left", ["", "null", "7", '["x"]', "{}"])
+def test_a_cut_memory_of_a_build_costs_a_build(
+    project: Project, built: list[str], left: str
+) -> None:
+    render(project)
+    (project.root / "_build" / ".staging" / "quick" / rendering.WHOLE).write_text(left)
+    assert render(project).read_text() == "quick 2"
+
+
+def test_pages_that_a_kill_left_aside_are_published_again(
+    project: Project, built: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = render(project)
+    project.html.rename(project.html.with_name("html.old"))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copytree", full)
+        assert command(project, "render") == 1
+    assert page.read_text() == "quick 1"
+
+
+def test_a_notebook_that_ends_without_a_word_is_told_of_the_space_that_is_left(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(prepared: Path, copy: Path, log: Path, **_: object) -> Started:
+        log.write_text("")
+        return Started(1)
+
+    monkeypatch.setattr(execution, "start_papermill", silent)
+    failed = execute(project, ["a"]).failed["a"]
+    assert re.search(r"no message; if the disk is full \([\d,]+ MB are free\), free some", failed)
+
+
+@pytest.mark.parametrize("cut", ["", '{"cells": ['])
+def test_a_copy_that_was_cut_off_replaces_no_good_one(
+    project: Project, instant: list[str], monkeypatch: pytest.MonkeyPatch, cut: str
+) -> None:
+    execute(project, ["a"])
+    good = project.copy("a").read_bytes()
+
+    def half(prepared: Path, copy: Path, log: Path, **_: object) -> Started:
+        copy.write_text(cut)
+        log.write_text("")
+        return Started(0)
+
+    monkeypatch.setattr(execution, "start_papermill", half)
+    assert "is damaged or no notebook" in execute(project, ["a"], force=True).failed["a"]
+    assert project.copy("a").read_bytes() == good
+
+
+def test_a_copy_that_cannot_be_replaced_is_kept_aside(
+    project: Project, instant: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where another program has the old one open."""
+    execute(project)
+    replace = os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(target) == project.copy("a"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    outcome = execute(project, force=True)
+    assert outcome.executed == ["b"]
+    assert "a.ipynb can't be written (Permission denied)" in outcome.failed["a"]
+    assert (project.executed / "failed" / "a.ipynb").exists()
 
 
 # --- Pages that are whole ----------------------------------------------------------------------

@@ -255,12 +255,13 @@ def test_ctrl_c_leaves_no_process_behind(files):
 
 
 def test_workers_end_when_the_batches_are_not_wanted_any_more(files):
+    others = set(torch.multiprocessing.active_children())
     batches = image_batches(files, CROP, batch_size=2, num_workers=2)
     next(batches)
-    before = [child for child in torch.multiprocessing.active_children() if child.is_alive()]
-    assert before
+    workers = set(torch.multiprocessing.active_children()) - others
+    assert workers
     batches.close()
-    assert not [child for child in before if child.is_alive()]
+    assert not [worker for worker in workers if worker.is_alive()]
 
 
 @pytest.mark.skipif("GENKL_DATA" not in os.environ, reason="needs the clothing data set")

@@ -166,3 +166,13 @@ def test_noise_is_planted_before_features_are_computed():
     features = dataset.map_inputs(lambda images: images.float().flatten(1))
     with pytest.raises(ValueError, match="before features are computed"):
         plant_noise(features, truth, ood=STRANGERS, ood_share=0.1)
+
+
+def test_strangers_may_be_an_array_and_are_never_the_letters_of_a_path():
+    dataset, truth = load_dataset("digits")
+    strangers = np.zeros((200, 1, 8, 8), np.uint8)
+    from_array, _ = plant_noise(dataset, truth, ood=strangers, ood_share=0.1)
+    from_tensor, _ = plant_noise(dataset, truth, ood=torch.from_numpy(strangers), ood_share=0.1)
+    assert torch.equal(from_array.noisy.inputs, from_tensor.noisy.inputs)
+    with pytest.raises(ValueError, match="ood is 'photos/Shoes', which holds no images"):
+        plant_noise(dataset, truth, ood="photos/Shoes", ood_share=0.1)

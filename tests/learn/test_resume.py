@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 
@@ -97,7 +98,7 @@ def test_if_both_are_damaged_it_says_what_to_do(tmp_path):
         train(checkpoint, stop_at=12)
     for path in (checkpoint.path, checkpoint.previous):
         path.write_bytes(b"?")
-    with pytest.raises(DamagedFileError, match="delete it to start this phase anew"):
+    with pytest.raises(DamagedFileError, match="or delete it if what it holds can be made again"):
         train(checkpoint)
 
 
@@ -279,7 +280,8 @@ def test_what_a_run_leaves_behind(whole):
     }
     rounds = {kind for r in (1, 2) for kind in (f"rounds/round-{r}.json",
               f"predictions/round-{r}.safetensors")}  # fmt: skip
-    assert names - boards == models | rounds | {"run.json", "log.jsonl", "log.csv", "record.json"}
+    own = {".lock", "run.json", "log.jsonl", "log.csv", "record.json"}
+    assert names - boards == models | rounds | own
     record = json.loads((folder / "rounds" / "round-1.json").read_text())
     assert record["provenance"]["packages"]["torch"]
     assert record["provenance"]["machine"]["cores"]
@@ -299,3 +301,27 @@ def test_tensorboard_can_read_the_events(whole):
             at += 16 + length
     assert "round-1-model-0-train/nc_loss" in tags
     assert "round-2-model-1-finetune/val_accuracy" in tags
+
+
+@pytest.mark.parametrize("left", [b"", b"{", b"null"])
+@pytest.mark.parametrize(
+    ("name", "can_be_made_again"),
+    [
+        ("run.json", False),
+        ("record.json", True),
+        ("rounds/round-2.json", True),
+        ("predictions/round-2.safetensors", True),
+        ("models/round-2-model-0-finetune.safetensors", True),
+    ],
+)
+def test_a_cut_file_of_a_run_is_named_and_can_be_made_again(
+    whole, tmp_path, name, can_be_made_again, left
+):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    (folder / name).write_bytes(left)
+    with pytest.raises(DamagedFileError, match=f"{name} is damaged .*put a copy of it back, or"):
+        go_on_in(folder)
+    if can_be_made_again and not left:
+        (folder / name).unlink()
+        go_on_in(folder)
+        assert numbers(folder) == numbers(whole)

@@ -152,6 +152,20 @@ def test_as_many_labels_are_called_wrong_as_are_confidently_so():
     assert nothing.thresholds.min_gap == 1
 
 
+@pytest.mark.parametrize("k", [2, 3, 7])
+@pytest.mark.parametrize("asked", [{}, {"min_gap": 0.0}])
+def test_predictions_that_prefer_no_class_call_no_label_wrong(k, asked):
+    labels = np.arange(40) % k
+    noise = np.random.default_rng(0).uniform(-1, 1, (40, k)) * 1e-7
+    for probs in (np.full((40, k), 1 / k), np.full((40, k), 1 / k) + noise):
+        found = assess(probs, labels, alpha=1e9, **asked)
+        assert (found.kinds() == FINE).all()
+        assert (found.table["predicted"] == labels).all()
+        assert not confidently_wrong(probs, labels).any()
+    unlabelled = assess(probs, np.full(40, -1), alpha=1e9)
+    assert (unlabelled.table["predicted"] == probs.argmax(axis=1)).all()
+
+
 def test_saturated_predictions_are_not_all_flagged():
     found = assess(np.eye(3)[[0, 1, 2] * 10], np.array([0, 1, 2] * 10))
     assert (found.kinds() == FINE).all()
@@ -805,3 +819,36 @@ def test_a_folder_has_no_use_for_options_of_a_table(colors: Path, tmp_path: Path
         main(["report", str(colors), "--weights", "random", "--out", str(tmp_path / "a.html")]) == 1
     )
     assert "no --backbone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        ["ph", "--labels", "labels.csv", "--out", "ph/labels.html"],  # lies in the folder
+        ["ph", "--labels", "ph/../ph/labels.csv", "--csv", "ph/labels.csv"],
+        ["ph", "--labels", "labels.csv", "--csv", "link.csv"],
+        ["ph", "--labels", "labels.csv", "--csv", "hard.csv"],
+        ["p.csv", "--conforming", "c.csv", "--csv", "c.csv"],
+        ["p.csv", "--labels", "ph/labels.csv", "--csv", "ph/labels.csv"],
+        ["p.csv", "--labels", "page.html", "--out", "page.html"],  # before it is refused
+    ],
+)
+def test_no_file_that_is_read_is_written_to(named, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ph").mkdir()
+    for name in ("ph/labels.csv", "p.csv", "c.csv", "page.html"):
+        (tmp_path / name).write_text(f"the {name} of a user")
+    (tmp_path / "link.csv").symlink_to("ph/labels.csv")
+    (tmp_path / "hard.csv").hardlink_to(tmp_path / "ph/labels.csv")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    for dry in ([], ["--dry-run"]):
+        assert main(["report", *named, "--overwrite", *dry]) == 1
+        assert "is a file to read from; choose another name" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_names_that_are_no_files_protect_nothing(table: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ["report", str(table), "--id", "image", "--label-column", "given", "--dry-run"]
+    for title in ("~nobody", "long" * 100, "nul\0"):
+        assert main([*asked, "--title", title]) == 0

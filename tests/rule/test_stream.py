@@ -157,6 +157,7 @@ def test_bad_arguments_are_named_before_anything_is_written(tmp_path, probs):
         ((tmp_path / "no.npy", out, 0.05, P), {}, FileNotFoundError, "is not there"),
         ((source, tmp_path / "there.npy", 0.05, P), {}, FileExistsError, "overwrite=True"),
         ((source, tmp_path / "out.csv", 0.05, P), {}, ValueError, "must end in .npy"),
+        ((source, source, 0.05, P), {"overwrite": True}, ValueError, "is the file to read from"),
         ((tmp_path / "p.pkl", out, 0.05, P), {}, ValueError, "must end in one of .npy, .csv"),
         ((source, out, 0.3, P), {}, ValueError, "beta is 0.3"),
         ((source, out, 0.05, P[:, :4]), {}, ValueError, "uniform_like"),
