@@ -446,13 +446,13 @@ def read_tree(root: Path, class_names: Sequence[str] | None = None) -> LabelledF
         )
     folders = pc.list_element(parts, 0)
     if class_names is None:
-        class_names = class_names_of(folders, f"{root}: the names of the sub-folders")
+        class_names = class_names_of(folders, f"{root}: the list of sub-folders")
     given = find_rows(folders, pa.array(class_names, pa.string()))
     if (given < 0).any():
         row = int((given < 0).argmax())
         raise ValueError(
             f"{root / names[row].as_py()} is in the sub-folder {folders[row].as_py()!r}, which is "
-            f"none of the {len(class_names)} class names; rename it, or add it to class_names"
+            f"none of the {len(class_names)} class names; rename it, move it away, or add it to class_names"
         )
     if len(class_names) < 2:
         raise ValueError(
