@@ -452,8 +452,7 @@ def read_tree(root: Path, class_names: Sequence[str] | None = None) -> LabelledF
         row = int((given < 0).argmax())
         raise ValueError(
             f"{root / names[row].as_py()} is in the sub-folder {folders[row].as_py()!r}, which is "
-            f"none of the {len(class_names)} class names; rename it, move it away, or add it to "
-            "class_names"
+            f"none of the {len(class_names)} classes; rename or move it, or add it to class_names"
         )
     if len(class_names) < 2:
         raise ValueError(

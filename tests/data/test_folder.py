@@ -415,7 +415,7 @@ def test_a_tree_of_folders_gives_each_image_the_name_of_its_folder(tmp_path):
     assert (truth.kinds == Kind.UNKNOWN).all()
     reordered, _ = load_folder(folder=tmp_path, class_names=("b", "a"))
     assert reordered.noisy.labels.tolist() == [1, 0, 0]
-    with pytest.raises(ValueError, match="sub-folder 'b', which is none of the 2 class names"):
+    with pytest.raises(ValueError, match="sub-folder 'b', which is none of the 2 classes"):
         load_folder(folder=tmp_path, class_names=("a", "c"))
     (tmp_path / "a/1.jpeg").rename(tmp_path / "1.jpeg")
     with pytest.raises(ValueError, match=r"1.jpeg is in no sub-folder"):
