@@ -103,7 +103,8 @@ def _chapter(project: Project, options: argparse.Namespace) -> int:
         print(summarize(outcome), flush=True)
         return 1
     say("Rendering the whole book; chapters that are stale or new are executed first.")
-    print(f"The chapter: {render(project).parent / 'notebooks' / options.name}.html", flush=True)
+    render(project)
+    print(f"The chapter: {project.html / 'notebooks' / options.name}.html", flush=True)
     if changed := read_overrides(project).get(options.name):
         profile = "" if project.profile == DEFAULT_PROFILE else f" --profile {project.profile}"
         print(
