@@ -26,13 +26,21 @@ from book.machine.parameters import (
     Parameter,
     check_parameters,
     code_cells,
-    read_notebook,
     read_parameters,
     tags_of,
     with_parameters,
 )
 from book.machine.profiles import Job, in_turn, plan, read_overrides
-from book.machine.project import PACKAGE, BookError, Project, need, relative, say, search_path
+from book.machine.project import (
+    PACKAGE,
+    BookError,
+    Project,
+    need,
+    read_notebook,
+    relative,
+    say,
+    search_path,
+)
 from genkl.provenance import usable_cores
 from genkl.storage import explained, write_json
 
