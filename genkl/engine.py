@@ -167,9 +167,10 @@ class Engine:
     def to_device(self, array: np.ndarray | Tensor) -> Tensor:
         """A tensor on the device; the copy to a GPU does not wait."""
         tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
-        if self.device.type == "cuda" and tensor.device.type == "cpu":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor.to(self.device)
+        device = self.device  # asking takes time
+        if device.type == "cuda" and tensor.device.type == "cpu":
+            return tensor.pin_memory().to(device, non_blocking=True)
+        return tensor.to(device)
 
     @contextmanager
     def randomness(self, seed: int) -> Iterator[None]:

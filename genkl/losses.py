@@ -359,6 +359,9 @@ class Mixing:
         return (targets - kept_part).index_select(0, self.partner) + kept_part
 
 
+MIXED_ROLES = (int(Role.CLEAN), int(Role.NON_NC))
+
+
 def mixup(roles: np.ndarray, mixup_alpha: float, rng: np.random.Generator) -> Mixing | None:
     r"""Draw a mixing in which clean rows meet clean rows and non-NC rows meet non-NC rows.
 
@@ -384,7 +387,7 @@ def mixup(roles: np.ndarray, mixup_alpha: float, rng: np.random.Generator) -> Mi
     if mixup_alpha == 0:
         return None
     partner, keep = np.arange(len(roles)), np.ones(len(roles))
-    for role in (Role.CLEAN, Role.NON_NC):
+    for role in MIXED_ROLES:
         rows = np.flatnonzero(roles == role)
         partner[rows] = rng.permutation(rows)
         lam = rng.beta(mixup_alpha, mixup_alpha)

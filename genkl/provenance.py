@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -39,6 +38,8 @@ def provenance() -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
+    import importlib.metadata  # as long an import as the rest of the rule together
+
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
