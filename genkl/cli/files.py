@@ -27,6 +27,7 @@ from genkl.data.tables import (
     open_table,
     read_array,
 )
+from genkl.data.texts import tidy_name
 
 REMEDIES = Remedies(
     columns="--classes",
@@ -173,6 +174,8 @@ def _matched(table: Table, predictions: Predictions, id_column: str) -> np.ndarr
         if rows.setdefault(name, row) != row:
             raise table.error(f"has {name!r} twice", "keep one of them", row, id_column, name)
     wanted = [str(name) for name in predictions.table.column(id_column)]
+    rows = {tidy_name(name): row for name, row in rows.items()} | rows
+    wanted = [name if name in rows else tidy_name(name) for name in wanted]
     for row, name in enumerate(wanted):
         if name not in rows:
             problem = f"has no {name!r} in column {id_column!r}, which {predictions} has"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import posixpath
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from genkl.data.registry import FOLDER
 from genkl.data.sources import DataNotFoundError
 from genkl.data.splitting import divide_by_shares, divide_groups
 from genkl.data.tables import Table, line_of, read_texts
+from genkl.data.texts import tidy_name
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 SYSTEM_FOLDERS = (".", "__MACOSX", "@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN")
@@ -219,13 +219,6 @@ def read_folder(
 
 
 # Tables
-
-
-def tidy_name(name: str) -> str:
-    """A path as it is written on any system, without ``./`` and back-slashes."""
-    if "\\" in name or "./" in name or "//" in name:
-        return posixpath.normpath(name.replace("\\", "/"))
-    return name
 
 
 def find_table(root: Path, labels: str | os.PathLike[str]) -> Path:

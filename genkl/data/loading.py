@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
+import shutil
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +30,8 @@ ON_ERROR = ("raise", "skip")
 FEW_IMAGES = 256
 """Up to here starting worker processes takes longer than decoding does."""
 MOST_WORKERS = 8
+SHARED_MEMORY = "/dev/shm"
+AMPLE_SHARED_MEMORY = 1 << 32
 
 log = logging.getLogger(__name__)
 
@@ -264,10 +270,15 @@ def _decoded(
     progress: str | None = None,
 ) -> Iterator[tuple[np.ndarray, Tensor | None, dict[int, ImageError]]]:
     """Batch by batch, the rows that could be decoded, their images, and the errors by row."""
+    decoded = _Decoded(images, transform, seed)
+    workers = default_workers(images, count) if num_workers is None else num_workers
+    if workers and _free_shared_memory() < AMPLE_SHARED_MEMORY:
+        first = [*islice(keys := iter(keys), 1)]
+        workers, keys = _workers_with_room(decoded, first, workers), chain(first, keys)
     loader = DataLoader(
-        _Decoded(images, transform, seed),
+        decoded,
         batch_sampler=keys,
-        num_workers=default_workers(images, count) if num_workers is None else num_workers,
+        num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=_ignore_interrupts,
         pin_memory=pin_memory,
@@ -277,6 +288,28 @@ def _decoded(
         for rows, batch, broken in loader:
             yield rows, batch, broken
             bar.update(len(rows) + len(broken))
+
+
+def _workers_with_room(decoded: _Decoded, first: list[list[tuple[int, ...]]], workers: int) -> int:
+    """As many workers as shared memory has room for. Without it, the batches would never come."""
+    free, image = _free_shared_memory(), decoded[first[0][0]][1] if first and first[0] else None
+    if not isinstance(image, Tensor) or not image.nbytes:
+        return workers
+    room = min(workers, free // (3 * len(first[0]) * image.nbytes))  # two ahead, and one in use
+    if room < workers:
+        log.warning(
+            "%s has %d MB free, too few for %d processes that decode images, so there are %d; with "
+            "more of it (docker run --shm-size=4g) it is quicker",
+            *(SHARED_MEMORY, free >> 20, workers, room),
+        )
+    return room
+
+
+def _free_shared_memory() -> float:
+    """Bytes that worker processes can hand batches over in; infinite where it is no folder."""
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage(SHARED_MEMORY).free
+    return math.inf
 
 
 def _collate(

@@ -9,6 +9,7 @@ import codecs
 import csv
 import io
 import itertools
+import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -151,3 +152,10 @@ def line_of(path: Path, row: int) -> int:
         reader = _csv_reader(file, _delimiter(path), "replace")
         next(itertools.islice(filter(None, reader), row + 1, None))
         return reader.line_num
+
+
+def tidy_name(name: str) -> str:
+    """A path as it is written on any system, without ``./`` and back-slashes."""
+    if "\\" in name or "./" in name or "//" in name:
+        return posixpath.normpath(name.replace("\\", "/"))
+    return name

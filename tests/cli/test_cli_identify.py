@@ -300,6 +300,8 @@ def write_labels(probs):
     table.to_csv("with.csv", index=False)
     table.astype({"label": "category"}).to_parquet("with.parquet", index=False)
     table[["image", "label"]].sample(frac=1, random_state=0).to_csv("y.csv", index=False)
+    dotted = table.assign(image=".\\" + table["image"].astype(str))  # as another program has it
+    dotted[["image", "label"]].sample(frac=1, random_state=1).to_csv("dotted.csv", index=False)
     pd.DataFrame({"y": made}).to_parquet("y.parquet")
     return made
 
@@ -312,6 +314,7 @@ def write_labels(probs):
         ["p.parquet", "--id", "image", "--labels", "y.npy"],
         ["p.parquet", "--id", "image", "--labels", "names.npy"],
         ["p.parquet", "--id", "image", "--labels", "y.csv"],  # shuffled, matched by id
+        ["p.parquet", "--id", "image", "--labels", "dotted.csv"],
         ["p.csv", "--id", "image", "--labels", "y.csv", "--label-column", "label"],
         ["with.csv", "--id", "image", "--label-column", "label"],
         ["with.parquet", "--id", "image", "--label-column", "label"],

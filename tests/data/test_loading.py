@@ -269,3 +269,34 @@ def test_the_photographs_of_the_clothing_data_set_decode():
     folder = Path(os.environ["GENKL_DATA"], "clothing-dataset", "images")
     images = ImageFiles(folder, sorted(path.name for path in folder.iterdir())[:300])
     assert len(check_images(images, num_workers=2, progress=False)) == 0
+
+
+SMALL = """
+import sys
+from pathlib import Path
+from genkl.data.images import ImageFiles
+from genkl.data.loading import image_batches
+
+if __name__ == "__main__":
+    files = ImageFiles(Path(sys.argv[1]), [f"{i}.png" for i in range(20)])
+    large = lambda image: image[:, :6, :8].float().repeat(1, 60, 60)
+    batches = image_batches(files, large, batch_size=5, num_workers=2)
+    print(sum(len(rows) for rows, _ in batches))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a file system")
+def test_14_16_small_shared_memory_costs_time_and_no_image(files):
+    program = (sys.executable, "-c", SMALL, str(files.root))
+    mount = 'mount -t tmpfs -o size=2m tmpfs /dev/shm || exit 77; exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mount, "sh", *program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    if done.stderr.startswith(("unshare:", "mount:")):
+        pytest.skip(done.stderr)
+    assert done.stdout.strip() == "20", done.stderr
+    assert "/dev/shm has 2 MB free" in done.stderr
+    assert "so there are 0" in done.stderr
