@@ -55,7 +55,11 @@ MUTATIONS = (
     Mutation("+ targets.log(), dim=1)", "- targets.log(), dim=1)", ("losses",)),
     Mutation("dim=1))).sum(dim=1) / q", "dim=1))).sum(dim=1)", ("losses",)),
     Mutation("keep[rows] = max(lam, 1 - lam)", "keep[rows] = min(lam, 1 - lam)", ("losses",)),
-    Mutation("for role in (Role.CLEAN, Role.NON_NC):", "for role in Role:", ("losses",)),
+    Mutation(
+        "MIXED_ROLES = (int(Role.CLEAN), int(Role.NON_NC))",
+        "MIXED_ROLES = tuple(range(len(Role)))",
+        ("losses",),
+    ),
     Mutation("PLATEAU_FACTOR = 0.1", "PLATEAU_FACTOR = 0.5", ("train",)),
     Mutation(
         "shift = rng.integers(1, num_classes,",

@@ -659,6 +659,19 @@ def test_pages_are_built_again_only_when_something_behind_them_has_changed(
     assert before == executed + 1  # alone.py is behind a figure of b
 
 
+def test_a_clone_that_was_moved_is_whole(
+    project: Project,
+    instant: list[str],
+    built: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    render(project)
+    moved = Project(Path(shutil.move(project.root, tmp_path_factory.mktemp("other") / "book")))
+    assert render(moved).is_relative_to(moved.root)
+    assert sorted(instant) == ["a", "b"]
+    assert built == ["quick"]
+
+
 def test_cores_and_jobs_decide_threads_and_so_count(
     project: Project, built: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
