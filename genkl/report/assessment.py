@@ -125,8 +125,8 @@ class Assessment:
             numbers, -1 without a label), ``predicted_prob``, ``given_prob``, ``gap`` (the
             difference; -1 without a label), ``score`` (critical alpha), ``entropy`` (nats),
             ``dominant_entries``, ``top_two_mass``, ``distance`` (if there are features),
-            ``verified`` (class number, -1 where nobody looked) and ``is_nc`` (verified to be of
-            no class).
+            ``verified`` (class number, -1 where nobody looked), ``is_nc`` (verified to be of
+            no class), and of a folder ``copy_of``, see `genkl.report.to_frame`.
         class_names: k names.
         thresholds: the ones to begin with.
         top_classes: the most probable classes, shape (N, 3) or fewer columns.

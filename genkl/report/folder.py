@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from genkl.data.folder import LabelledFiles, read_folder
 from genkl.data.images import ImageFiles
 from genkl.features import EFFICIENTNET_LITE0, Backbone, extract_features
 from genkl.report.assessment import Assessment, Criteria, assess
+from genkl.rule.neighbors import near_copies
 
 FOLDS = 5
 REPEATS = 3
@@ -76,11 +77,13 @@ def assess_folder(
     readable = ~np.isnan(features[:, 0])
     left_out = tuple(images.name(row) for row in np.flatnonzero(~readable).tolist())
     rows, features, images = rows[readable], features[readable], images.take(readable)
+    copies = near_copies(features)
     probs = held_out_probs(
         features,
         taught[readable],
         len(class_names),
         seed=seed,
+        groups=copies,
         class_names=class_names,
         progress=progress,
     )
@@ -95,7 +98,20 @@ def assess_folder(
         **judged,
     )
     facts = {"Predictions": _told(backbone, size, seed), **found.facts}
-    return replace(found, facts=facts, left_out=left_out), images
+    return _with_copies(replace(found, facts=facts, left_out=left_out), copies), images
+
+
+def _with_copies(found: Assessment, copies: np.ndarray) -> Assessment:
+    """Say which images are near copies, and of which."""
+    names, is_copy = found.table["image"].to_numpy(), copies != np.arange(len(copies))
+    told = (
+        f"{is_copy.sum():,} images, each nearly the same as an earlier one; no prediction learned "
+    )
+    return replace(
+        found,
+        table=found.table.assign(copy_of=np.where(is_copy, names[copies], "")),
+        facts={**found.facts, "Near copies": f"{told}from a copy of its image"},
+    )
 
 
 def check_folder(
@@ -131,10 +147,11 @@ def held_out_probs(
     seed: int = 0,
     folds: int = FOLDS,
     repeats: int = REPEATS,
+    groups: np.ndarray | None = None,
     class_names: Sequence[str] | None = None,
     progress: bool = False,
 ) -> np.ndarray:
-    """Predictions of each row by models that never saw its label.
+    """Predictions of each row by models that never saw its label, nor that of a copy.
 
     The rows with a label are divided into folds, and each is predicted by logistic regression on
     the others, averaged over several divisions. Rows without a label are predicted by all of them.
@@ -146,6 +163,8 @@ def held_out_probs(
         seed: of the divisions.
         folds: at least 2.
         repeats: divisions, at least 1.
+        groups: of rows that no fold parts, such as near copies or images of one sender, shape (N,);
+            the label of a group's first row counts for shares. None parts any two rows.
         class_names: k names, for messages.
         progress: show a bar.
 
@@ -159,7 +178,6 @@ def held_out_probs(
     them; their average over models is what GenKL scores.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from tqdm.auto import tqdm
@@ -167,30 +185,43 @@ def held_out_probs(
     check_positive("repeats", repeats)
     if folds < 2:
         raise ValueError(f"folds is {folds}; it takes at least 2 to hold something out")
-    most = _check_counts(labels, num_classes, class_names)
-    folds = min(folds, most)  # no class has an image in each fold otherwise
-    labelled = np.flatnonzero(labels >= 0)
-    unlabelled = np.flatnonzero(labels < 0)
+    _check_counts(labels, num_classes, class_names)
+    labelled, unlabelled = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
     probs = np.zeros((len(features), num_classes))
-    with tqdm(total=folds * repeats, desc="predictions", disable=not progress, unit="fit") as bar:
-        for repeat in range(repeats):
-            division = StratifiedKFold(folds, shuffle=True, random_state=seed * repeats + repeat)
-            with warnings.catch_warnings():  # a rare class is not in every fold
-                warnings.filterwarnings("ignore", message="The least populated class")
-                parts = list(division.split(labelled, labels[labelled]))
-            for learned, held_out in parts:
-                model = make_pipeline(
-                    StandardScaler(),
-                    LogisticRegression(C=REGULARISATION / features.shape[1], max_iter=300),
-                ).fit(features[labelled[learned]], labels[labelled[learned]])
-                classes = model[-1].classes_
-                at = labelled[held_out]
-                probs[np.ix_(at, classes)] += model.predict_proba(features[at]) / repeats
-                if len(unlabelled):
-                    share = model.predict_proba(features[unlabelled]) / (repeats * folds)
-                    probs[np.ix_(unlabelled, classes)] += share
-                bar.update()
+    counted = np.zeros((len(features), 1))
+    for repeat in tqdm(range(repeats), "predictions", disable=not progress):
+        asked = None if groups is None else np.asarray(groups)[labelled]
+        for held_out in _parts(labels[labelled], asked, folds, seed * repeats + repeat):
+            learned = np.setdiff1d(labelled, labelled[held_out])
+            model = make_pipeline(
+                StandardScaler(),
+                LogisticRegression(C=REGULARISATION / features.shape[1], max_iter=300),
+            ).fit(features[learned], labels[learned])
+            rows = np.concatenate([labelled[held_out], unlabelled])
+            probs[np.ix_(rows, model[-1].classes_)] += model.predict_proba(features[rows])
+            counted[rows] += 1
+    probs /= counted
     return probs / probs.sum(axis=1, keepdims=True)
+
+
+def _parts(
+    labels: np.ndarray, groups: np.ndarray | None, folds: int, seed: int
+) -> Iterator[np.ndarray]:
+    """Which rows each fold holds out: groups as wholes, of every label a share."""
+    from sklearn.model_selection import StratifiedKFold
+
+    rows = np.arange(len(labels))
+    _, leads, group = np.unique(
+        rows if groups is None else groups, return_index=True, return_inverse=True
+    )
+    if np.bincount(labels[leads]).max() < 2:  # nothing but copies: then they are parted
+        leads = group = rows
+    folds = min(folds, int(np.bincount(labels[leads]).max()))  # no class is in each otherwise
+    division = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():  # a rare class is not in every fold
+        warnings.filterwarnings("ignore", message="The least populated class")
+        parts = [held_out for _, held_out in division.split(leads, labels[leads])]
+    return (np.isin(group, part) for part in parts)
 
 
 def _taught(files: LabelledFiles, rows: np.ndarray) -> np.ndarray:
@@ -200,8 +231,8 @@ def _taught(files: LabelledFiles, rows: np.ndarray) -> np.ndarray:
     return taught
 
 
-def _check_counts(labels: np.ndarray, num_classes: int, class_names: Sequence[str] | None) -> int:
-    """Refuse fewer than two classes, or two images of one; the most of any class otherwise."""
+def _check_counts(labels: np.ndarray, num_classes: int, class_names: Sequence[str] | None) -> None:
+    """Refuse fewer than two classes, or two images of one."""
     if num_classes < 2:
         raise ValueError(
             f"class_names has {num_classes} class; a prediction needs 2, so give other images "
@@ -218,4 +249,3 @@ def _check_counts(labels: np.ndarray, num_classes: int, class_names: Sequence[st
             f"labels has {counts[rare]} of {name}; each class needs 2 images or more, so that one "
             f"can be predicted from the others: {remedy}"
         )
-    return int(counts.max())

@@ -29,8 +29,10 @@ def to_frame(assessment: Assessment) -> pd.DataFrame:
     Columns: ``image``, ``label`` (given), ``verified`` (empty where nobody looked), ``kind``,
     ``suggestion`` (a class where the label is likely wrong, `no_class_name` for what looks out of
     distribution, the given label for what looks fine, empty for what looks ambiguous),
-    ``predicted``, ``dominant_entries`` and the numbers behind them. With ``verified`` filled in it
-    is a table that `genkl.data.folder.load_folder` reads, with ``non_conforming_name="none"``.
+    ``predicted``, ``dominant_entries``, the numbers behind them, and of a folder ``copy_of`` (the
+    first of the images that are nearly the same as this one, empty for most). With ``verified``
+    filled in it is a table that `genkl.data.folder.load_folder` reads, with
+    ``non_conforming_name="none"``.
     """
     none = no_class_name(assessment.class_names)
     table, kinds = assessment.table, assessment.kinds()
@@ -55,6 +57,8 @@ def to_frame(assessment: Assessment) -> pd.DataFrame:
     for name in NUMBERS:
         if name in table:
             frame[name] = table[name].round(6)
+    if "copy_of" in table:
+        frame["copy_of"] = table["copy_of"]
     return frame
 
 

@@ -1,7 +1,7 @@
-"""Nearest neighbours in features, by cosine similarity: how far away, and which.
+"""Nearest neighbours in features, by cosine similarity: how far away, which, and near copies.
 
-`neighbor_distance` is exact. `nearest_neighbors` is for the large sets of the baselines: in single
-precision, on any device, and of wide features the directions that matter most.
+`neighbor_distance` is exact. `nearest_neighbors` is for large sets: in single precision, on any
+device, and of wide features the directions that matter most.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ MAX_DIMENSIONS = 256
 
 BLOCK_ENTRIES = 1 << 26
 """Similarities that are held at a time."""
+
+NEAR_COPY = 0.2
+"""Share of the usual distance to the tenth neighbour within which two images are near copies."""
 
 
 def neighbor_distance(features: Array, reference: Array, neighbors: int = 5) -> np.ndarray:
@@ -95,3 +98,38 @@ def nearest_neighbors(
         found.append(similarity.topk(count, dim=1).indices.cpu())
         start += len(block)
     return torch.cat(found).numpy()
+
+
+def near_copies(features: np.ndarray, closeness: float = NEAR_COPY) -> np.ndarray:
+    """Groups of rows that are nearly the same: an image saved again, smaller, or slightly cut.
+
+    A group is its first row and those that are closer to it than a share of the median distance to
+    the tenth neighbour; nobody is in it for being close to another member alone.
+
+    Args:
+        features: shape (N, d).
+        closeness: the share; 0 groups rows that are equal.
+
+    Returns:
+        The first row of each one's group, shape (N,); its own number where it has no copy.
+    """
+    import torch
+
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    unit = np.divide(features, lengths, where=lengths > 0, out=np.zeros(features.shape, np.float32))
+    seen: dict[bytes, int] = {}
+    first = np.array([seen.setdefault(row.tobytes(), at) for at, row in enumerate(unit)])
+    kept = np.unique(first)
+    if len(kept) < 3 or closeness == 0:
+        return first
+    unit = unit[kept]
+    near = nearest_neighbors(*[torch.from_numpy(unit)] * 2, min(10, len(kept) - 1))
+    distance = np.stack([1 - (unit * unit[column]).sum(axis=1) for column in near.T], axis=1)
+    radius = closeness * np.median(distance[:, -1])
+    leader = np.arange(len(kept))
+    for row in np.flatnonzero(distance[:, 0] <= radius).tolist():
+        for other in near[row, distance[row] <= radius].tolist():
+            if other < row and 1 - unit[row] @ unit[leader[other]] <= radius:
+                leader[row] = leader[other]
+                break
+    return kept[leader][np.searchsorted(kept, first)]

@@ -37,6 +37,7 @@ from genkl.report.assessment import (
 )
 from genkl.report.page import suspects
 from genkl.report.table import no_class_name, to_frame
+from genkl.rule.neighbors import near_copies
 
 HOSTILE = [
     "</script><script>window.hacked = 1</script>", '<img src=x onerror="window.hacked = 2">',
@@ -238,6 +239,46 @@ def test_a_label_planted_wrong_is_found():
     taught[::15] = (taught[::15] + 1) % 3
     probs = held_out_probs(features, taught, 3)
     assert (probs.argmax(axis=1) == labels).all()
+
+
+def blobs(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Forty features, a third of the rows about each of three corners; and the corners."""
+    labels = np.arange(count) % 3
+    return np.eye(40)[labels] * 3 + rng.normal(scale=0.4, size=(count, 40)), labels
+
+
+def test_a_copy_does_not_speak_for_its_wrong_label():
+    rng = np.random.default_rng(2)
+    features, labels = blobs(rng, 300)
+    wrong = np.arange(0, 300, 10)
+    taught = labels.copy()
+    taught[wrong] = (taught[wrong] + 1) % 3
+    saved_again = features[wrong] + rng.normal(scale=0.02, size=(len(wrong), 40))
+    features, taught = np.vstack([features, saved_again]), np.append(taught, taught[wrong])
+    copies = near_copies(features)
+    assert (copies[:300] == np.arange(300)).all()
+    assert (copies[300:] == wrong).all()
+    apart, parted = (
+        held_out_probs(features, taught, 3, groups=groups)[wrong, taught[wrong]]
+        for groups in (copies, None)
+    )
+    assert apart.mean() < 0.15
+    assert apart.mean() < parted.mean() / 2  # a copy that is learned from knows the wrong label
+
+
+@given(seed=st.integers(0, 10_000), closeness=st.floats(0, 0.3))
+def test_groups_of_copies_are_led_by_their_first(seed: int, closeness: float):
+    rng = np.random.default_rng(seed)
+    features, _ = blobs(rng, int(rng.integers(1, 60)))
+    features = features[rng.integers(0, len(features), len(features))]
+    found = near_copies(features, closeness)
+    assert (found <= np.arange(len(found))).all()
+    assert (found[found] == found).all()
+    for row, leader in enumerate(found):
+        equal = (features == features[row]).all(axis=1)
+        assert len(set(found[equal])) == 1
+        if closeness == 0:
+            assert leader == np.flatnonzero(equal)[0]
 
 
 def test_rows_without_a_label_are_predicted_too():
