@@ -104,13 +104,11 @@ def assess_folder(
 def _with_copies(found: Assessment, copies: np.ndarray) -> Assessment:
     """Say which images are near copies, and of which."""
     names, is_copy = found.table["image"].to_numpy(), copies != np.arange(len(copies))
-    told = (
-        f"{is_copy.sum():,} images, each nearly the same as an earlier one; no prediction learned "
-    )
+    told = f"{is_copy.sum():,} images, each nearly the same as an earlier one"
     return replace(
         found,
         table=found.table.assign(copy_of=np.where(is_copy, names[copies], "")),
-        facts={**found.facts, "Near copies": f"{told}from a copy of its image"},
+        facts={**found.facts, "Near copies": f"{told}; predicted by who saw no copy"},
     )
 
 
