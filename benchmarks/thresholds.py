@@ -20,6 +20,7 @@ from benchmarks.detection import BUDGET, MODULES, SEEDS, Judged, judged
 from benchmarks.evidence import CASES, gather
 from genkl.detectors import DETECTORS
 from genkl.detectors.predictions import BETA_SHARE
+from genkl.evaluate import auroc
 from genkl.records import save_record
 from genkl.rule.conformal import threshold_for_budget
 from genkl.rule.divergence import uniform_like_vectors
@@ -27,6 +28,8 @@ from genkl.rule.identify import nc_score
 
 RECORD = Path("results/benchmarks/thresholds.json")
 SCORES = ("GenKL", "GenKL invariant", "entropy")
+BUDGETS = (0.05, 0.1, 0.2, 0.3)
+"""Another way to choose beta: by the mean share flagged at these; or by the area under the curve."""
 HALVINGS = 40
 """How often beta is chosen anew, with other halves of the held-out images."""
 
@@ -79,6 +82,12 @@ def measure_choice(seen: Judged) -> dict[str, Any]:
         shares.append([(s >= limit).mean() for s, limit in zip(scores[0], limits, strict=False)])
         best = int(np.argmax(shares[-1]))
         spent.append((scores[0][best][conforms] >= limits[best]).mean())
+    everybody = np.repeat([True, False], [len(noisy), len(known)])
+    areas = [auroc(np.concatenate(pair), everybody) for pair in zip(*scores, strict=True)][:-1]
+    budgets = [
+        np.mean([(s >= threshold_for_budget(r, rate)).mean() for rate in BUDGETS])
+        for s, r in zip(*scores, strict=True)
+    ][:-1]
     relative = np.array(shares) - np.mean(shares, axis=1, keepdims=True)
     picked = np.argmax(shares, axis=1)
     share = others.sum() / (others.sum() + conforms.sum())
@@ -88,6 +97,8 @@ def measure_choice(seen: Judged) -> dict[str, Any]:
         "recall_lot": np.mean(recalls[:-1]),
         "recall_best": np.max(recalls[:-1]),
         "recall_chosen": np.mean(np.take(recalls, picked)),
+        "recall_by_area": recalls[int(np.argmax(areas))],
+        "recall_by_budgets": recalls[int(np.argmax(budgets))],
         "spread_of_betas": share * np.std(recalls[:-1]),
         "spread_of_halves": relative.std(axis=0).mean(),
         "betas_picked": len(set(picked)),
