@@ -148,10 +148,7 @@ _MOVED = {
     "book": "`python -m book`, in a checkout of the book",
     "bootstrap_interval": _STATISTICS.format("bootstrap_interval"),
     "choose": "genkl.rule.choose",
-    "choose_alpha_beta": (
-        "withdrawn: its choice of beta was a lottery (chapter 8); keep beta = 0.5 / k and use "
-        'alpha="auto", or take it from benchmarks.choosing in a checkout of the book'
-    ),
+    "choose_alpha_beta": "withdrawn (see chapter 8): beta = 0.5 / k; or benchmarks.choosing",
     "compare": "genkl.evaluate, and benchmarks.statistics in a checkout of the book",
     "conformal": "genkl.rule.conformal",
     "delong_test": _STATISTICS.format("delong_test"),

@@ -106,10 +106,7 @@ METHODS = (
         {"smoothing": 0.1},
         {"smoothing": (0.1, 0.4), **TWO_RATES},
         label_smoothing,
-        card=Card(
-            r"$-\sum_j t_j\log p_j$, $t = (1-\epsilon)\,e_y + \epsilon/k$",
-            "made for ImageNet, not for wrong labels",
-        ),
+        card=Card(r"$t = (1-\epsilon)\,e_y + \epsilon/k$", "was made for clean labels"),
         checks={
             "smoothing": number(lambda x: 0 <= x < 1, "a share of at least 0 and below 1; 0 is off")
         },
@@ -121,10 +118,7 @@ METHODS = (
         {"mixup_alpha": 1.0},
         {"mixup_alpha": (1.0, 8.0), **TWO_RATES},
         mixed_up,
-        card=Card(
-            r"$-\sum_j t_j\log p_j$, $x$ and $t = \lambda e_y + (1-\lambda)e_{y'}$ blended alike",
-            "blends any two images; here verified with verified ones, and features under heads",
-        ),
+        card=Card(r"$t = \lambda e_y + (1-\lambda)e_{y'}$, $x$ alike", "blends across roles, too"),
         checks={
             "mixup_alpha": number(lambda x: 0 <= x < math.inf, "a number of at least 0; 0 is off")
         },
@@ -146,10 +140,7 @@ METHODS = (
         {"variant": "hard", "beta": None},
         {"variant": ("hard", "soft"), **TWO_RATES},
         bootstrapped,
-        card=Card(
-            r"$-\sum_j t_j\log p_j$, $t = \beta e_y + (1-\beta)z$, $z$ the prediction, or its peak",
-            "has a third variant, which reconstructs labels",
-        ),
+        card=Card(r"$t = \beta e_y + (1-\beta)z$, $z = p$ or its peak", "reconstructs labels, too"),
         checks={
             "variant": choice("hard", "soft"),
             "beta": number(

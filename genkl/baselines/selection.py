@@ -143,9 +143,8 @@ def select_by_dsos(
         replaced = ~believed & (1 - outside > SURELY_INSIDE)
         labels = np.where(replaced, pred_probs.argmax(axis=1), given_labels)
         believed = ~replaced
-        targets = softmax(
-            (1 - outside)[:, None] * np.eye(num_classes)[labels] / TEMPERATURE, axis=1
-        )
+        scaled = (1 - outside)[:, None] * np.eye(num_classes)[labels] / TEMPERATURE
+        targets = softmax(scaled, axis=1)
     return Selection(targets, np.ones(len(targets), dtype=bool), believed)
 
 

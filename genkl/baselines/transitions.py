@@ -123,8 +123,7 @@ METHODS = (
         "loss",
         "hendrycks2018using",
         card=Card(
-            r"$-\log\sum_j p_j T_{jy}$, $T_i$ the mean prediction on verified images of $i$",
-            "learns verified labels in the same batches, without fine-tuning on them",
+            r"$-\log\sum_j p_j T_{jy}$, $T_i$ the mean $q$ of class $i$", "does no fine-tuning"
         ),
         grid=RATES,
         teach=gold_corrected,

@@ -124,5 +124,5 @@ def test_jaccard_is_intersection_over_union():
 
 
 def test_the_withdrawn_choice_of_beta_says_where_it_went():
-    with pytest.raises(AttributeError, match=r"withdrawn: .*beta = 0.5 / k .*benchmarks.choosing"):
+    with pytest.raises(AttributeError, match=r"withdrawn .*beta = 0.5 / k; or benchmarks.choosing"):
         genkl.choose_alpha_beta  # noqa: B018
