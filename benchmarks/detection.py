@@ -27,7 +27,7 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-import genkl
+from benchmarks.choosing import choose_alpha_beta
 from benchmarks.evidence import CASES, CODE, NUM_MODELS, Gathered, Seen, gather, retrained
 from benchmarks.statistics import bootstrap_interval, paired_comparison
 from genkl.data import Kind
@@ -37,7 +37,7 @@ from genkl.detectors.predictions import BETA_SHARE
 from genkl.evaluate import auroc, average_precision, precision_recall_f1, recall_at_share
 from genkl.records import save_record
 from genkl.rule.conformal import threshold_for_budget
-from genkl.rule.divergence import dominance_threshold, uniform_like_vectors
+from genkl.rule.divergence import dominance_threshold
 
 FOLDER = Path("results/detection")
 SEEDS = (0, 1, 2, 3, 4)
@@ -65,6 +65,7 @@ MODULES = (
     "genkl.rule.identify",
     "genkl.rule.kinds",
     "genkl.rule.neighbors",
+    "benchmarks.choosing",
     "benchmarks.detection",
     "benchmarks.evidence",
 )
@@ -169,14 +170,9 @@ def usable(names: Iterable[str], evidence: Evidence) -> list[Detector]:
 
 
 def _auto(evidence: Evidence) -> Detector:
-    choice = genkl.choose_alpha_beta(
-        evidence.pred_probs,
-        evidence.reference.pred_probs,
-        uniform_like_vectors(evidence.num_classes),
-        max_flag_rate=BUDGET,
-    )
-    alpha = choice.alpha if 0 < choice.alpha < np.inf else None
-    return genkl_detector(choice.beta, alpha=alpha, name=AUTO)
+    probs, known = evidence.pred_probs, evidence.reference.pred_probs
+    alpha, beta = choose_alpha_beta(probs, known, BUDGET)
+    return genkl_detector(beta, alpha=alpha if 0 < alpha < np.inf else None, name=AUTO)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "genkl.rule.conformal": ("threshold_for_budget",),
     "genkl.rule.kinds": ("looks_ambiguous", "nc_evidence"),
     "genkl.rule.neighbors": ("neighbor_distance",),
-    "genkl.rule.choose": ("alpha_path", "choose_alpha_beta", "diagnose", "jaccard"),
+    "genkl.rule.choose": ("alpha_path", "diagnose", "jaccard"),
     "genkl.detectors": (
         "DETECTORS",
         "Detector",
@@ -148,6 +148,7 @@ _MOVED = {
     "book": "`python -m book`, in a checkout of the book",
     "bootstrap_interval": _STATISTICS.format("bootstrap_interval"),
     "choose": "genkl.rule.choose",
+    "choose_alpha_beta": "withdrawn (see chapter 8): beta = 0.5 / k; or benchmarks.choosing",
     "compare": "genkl.evaluate, and benchmarks.statistics in a checkout of the book",
     "conformal": "genkl.rule.conformal",
     "delong_test": _STATISTICS.format("delong_test"),

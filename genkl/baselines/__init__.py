@@ -7,7 +7,7 @@ predictions and neighbours, is their `Groundwork`: all get the same.
 """
 
 from genkl.baselines.groundwork import Groundwork
-from genkl.baselines.method import Method
+from genkl.baselines.method import Card, Method
 from genkl.baselines.neighbors import nearest_neighbors, neighbor_labels
 from genkl.baselines.run import METHODS, Search, run_method, search_settings
 from genkl.baselines.selection import Selection, select_by_dsos, select_by_jo_src
@@ -19,6 +19,7 @@ from genkl.baselines.transitions import (
 
 __all__ = [
     "METHODS",
+    "Card",
     "Groundwork",
     "Method",
     "Search",

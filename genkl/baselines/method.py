@@ -55,6 +55,19 @@ def number(is_right: Callable[[float], bool], words: str, *, optional: bool = Fa
     return check
 
 
+@dataclass(frozen=True)
+class Card:
+    """What a method does, beside what its source does.
+
+    Attributes:
+        formula: what is learned, with mathematics between dollar signs.
+        differs: what the source does otherwise.
+    """
+
+    formula: str
+    differs: str
+
+
 CHECK_FACTOR = number(lambda x: 0 < x < math.inf, "a positive factor; 1 leaves the learning rate")
 
 
@@ -66,6 +79,7 @@ class Method:
         name: in tables and figures.
         family: one of `FAMILIES`.
         source: key in the book's bibliography.
+        card: what it does, and what its source does otherwise.
         settings: defaults by name. None stands for what the configuration says.
         grid: candidates by the name of the setting; `CANDIDATES` combinations in all, the default
             among them.
@@ -83,6 +97,7 @@ class Method:
     name: str
     family: str
     source: str
+    card: Card = field(kw_only=True)
     settings: Settings = field(default_factory=dict)
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     teach: Teach | None = None

@@ -10,6 +10,7 @@ from genkl.baselines.groundwork import Groundwork
 from genkl.baselines.method import (
     RATES,
     TWO_RATES,
+    Card,
     Method,
     Settings,
     choice,
@@ -68,11 +69,14 @@ def _with_loss(work: Groundwork, loss: RowLoss) -> Lesson:
     return Lesson(everything(work), dict.fromkeys(Role, loss))
 
 
+BASELINE = "a baseline there, with other networks and steps"
+
 METHODS = (
     Method(
         "clean set alone",
         "cross-entropy",
         "huang2023genkl",
+        card=Card(r"$-\log p_y$ on verified labels alone", BASELINE),
         grid=RATES,
         teach=clean_alone,
         needs_clean=True,
@@ -82,12 +86,18 @@ METHODS = (
         "given labels",
         "cross-entropy",
         "huang2023genkl",
+        card=Card(r"$-\log p_y$ on all labels, $y$ verified or given", BASELINE),
         grid=RATES,
         teach=as_given,
         finetunes=False,
     ),
     Method(
-        "given labels + fine-tuning", "cross-entropy", "huang2023genkl", grid=RATES, teach=as_given
+        "given labels + fine-tuning",
+        "cross-entropy",
+        "huang2023genkl",
+        card=Card(r"the same, then $-\log p_y$ on verified labels at a low rate", BASELINE),
+        grid=RATES,
+        teach=as_given,
     ),
     Method(
         "label smoothing",
@@ -96,6 +106,7 @@ METHODS = (
         {"smoothing": 0.1},
         {"smoothing": (0.1, 0.4), **TWO_RATES},
         label_smoothing,
+        card=Card(r"$t = (1-\epsilon)\,e_y + \epsilon/k$", "was made for clean labels"),
         checks={
             "smoothing": number(lambda x: 0 <= x < 1, "a share of at least 0 and below 1; 0 is off")
         },
@@ -107,6 +118,7 @@ METHODS = (
         {"mixup_alpha": 1.0},
         {"mixup_alpha": (1.0, 8.0), **TWO_RATES},
         mixed_up,
+        card=Card(r"$t = \lambda e_y + (1-\lambda)e_{y'}$, $x$ alike", "blends across roles, too"),
         checks={
             "mixup_alpha": number(lambda x: 0 <= x < math.inf, "a number of at least 0; 0 is off")
         },
@@ -118,6 +130,7 @@ METHODS = (
         {"q": 0.7},
         {"q": (0.7, 0.3), **TWO_RATES},
         with_gce,
+        card=Card("$(1 - p_y^q)/q$", "has a truncated variant, too, which prunes in rounds"),
         checks={"q": number(lambda x: 0 < x <= 1, "a number in (0, 1]")},
     ),
     Method(
@@ -127,6 +140,7 @@ METHODS = (
         {"variant": "hard", "beta": None},
         {"variant": ("hard", "soft"), **TWO_RATES},
         bootstrapped,
+        card=Card(r"$t = \beta e_y + (1-\beta)z$, $z = p$ or its peak", "reconstructs labels, too"),
         checks={
             "variant": choice("hard", "soft"),
             "beta": number(

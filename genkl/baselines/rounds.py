@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from genkl.baselines.method import TWO_RATES, Method, number
+from genkl.baselines.method import TWO_RATES, Card, Method, number
 from genkl.learn import divergence_rule, entropy_rule, flag_nothing
 
 CHECKS = {
@@ -15,6 +15,8 @@ CHECKS = {
 }
 """Of settings that the configuration has, too: None leaves what it says."""
 
+DIFFERS = "sets alpha by hand and trains whole networks; see chapter 9"
+
 METHODS = (
     Method(
         "GenKL",
@@ -22,6 +24,7 @@ METHODS = (
         "huang2023genkl",
         {"max_flag_rate": None, "mixup_alpha": None},
         {"max_flag_rate": (None, 0.15), **TWO_RATES},
+        card=Card(r"$-\log\sum_j p_j t_j$, $t = w_y e_y + m e_c$, $u$ where $D \ge 0$", DIFFERS),
         identify=divergence_rule,
         checks=CHECKS,
     ),
@@ -31,6 +34,7 @@ METHODS = (
         "huang2023genkl",
         {"mixup_alpha": None},
         {"mixup_alpha": (None, 0.0), **TWO_RATES},
+        card=Card(r"$-\log\sum_j p_j t_j$, $t = w_y e_y + m e_c$ for all", DIFFERS),
         identify=lambda config: flag_nothing,
         checks=CHECKS,
     ),
@@ -40,6 +44,7 @@ METHODS = (
         "huang2023genkl",
         {"max_flag_rate": None, "mixup_alpha": None},
         {"max_flag_rate": (None, 0.15), **TWO_RATES},
+        card=Card(r"the same, $u$ where $H(q)$ is above a budget", DIFFERS),
         identify=lambda config: entropy_rule(config.max_flag_rate),
         checks=CHECKS,
     ),

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from scipy.stats import beta as beta_distribution
 
 from genkl.baselines.groundwork import Groundwork
 from genkl.baselines.method import (
     TWO_RATES,
+    Card,
     Method,
     Settings,
     choice,
@@ -28,6 +30,12 @@ from genkl.learn import Lesson
 
 FILTERS = ("prune_by_noise_rate", "prune_by_class", "both", "confident_learning")
 """Rules of confident learning."""
+
+SURELY_INSIDE = 0.9
+"""The posterior of "in distribution" beyond which DSOS replaces a label."""
+
+TEMPERATURE = 0.05
+"""Of DSOS's softened targets."""
 
 MIXTURE_STEPS = 50
 TINY = float(np.finfo(np.float64).tiny)
@@ -93,36 +101,50 @@ def select_by_jo_src(
 
 
 def select_by_dsos(
-    pred_probs: np.ndarray, given_labels: np.ndarray, threshold: float = math.log(2)
+    pred_probs: np.ndarray,
+    given_labels: np.ndarray,
+    threshold: float = math.log(2),
+    target: str = "label",
 ) -> Selection:
-    r"""Believe labels of low collision entropy; soften the others by how far out they lie.
+    r"""Believe labels of low collision entropy; replace and soften the others.
 
     The collision entropy :math:`-\log \sum_j m_j^2` of :math:`m = \tfrac12 (q + y)` is 0 for a sure
     prediction of the given label y, log 2 for a sure one of another class, and more for an unsure
     one. Labels below the threshold are believed. Two Beta distributions are fitted to the others;
-    with v the posterior of the upper one ("out of distribution"), an instance learns
-    :math:`(1 - v)\, q + v\, u`, u uniform.
+    v is the posterior of the upper one ("out of distribution"). Where that of the lower one,
+    :math:`1 - v`, exceeds 0.9, the predicted class replaces y. An instance learns the softmax of
+    :math:`(1 - v)\, e_y / 0.05`: nearly one-hot at v = 0, uniform at v = 1.
 
-    Differences from the paper, which learns the detection metric in the course of training and
-    adds an entropy regulariser: the selection is made once, before training.
+    Differences from the paper, which selects anew after every epoch and adds mixup and an entropy
+    regulariser: the selection is made once, before training, by predictors that saw other
+    labels. Its code falls back on scaled entropies where a mode of the mixture leaves [0, 1].
 
     Args:
         pred_probs: averaged predictions q, shape (N, k).
         given_labels: y, shape (N,).
         threshold: in nats; the paper's is log 2.
+        target: "label" for the above; "prediction" for :math:`(1 - v)\, q + v\, u` with u uniform,
+            and one-hot labels where they are believed, which was all that this did before.
 
     Returns:
         The selection; all are kept.
 
-    Source: :cite:t:`albert2022addressing`.
+    Source: :cite:t:`albert2022addressing`, and the authors' code for the constants.
     """
     entropy = DSOS.score(Evidence(pred_probs, given_labels=given_labels))
     num_classes = pred_probs.shape[1]
     believed = entropy < threshold
     outside = np.zeros(len(entropy))
     outside[~believed] = upper_component(entropy[~believed])
-    softened = (1 - outside)[:, None] * pred_probs + (outside / num_classes)[:, None]
-    targets = np.where(believed[:, None], np.eye(num_classes)[given_labels], softened)
+    if target == "prediction":
+        softened = (1 - outside)[:, None] * pred_probs + (outside / num_classes)[:, None]
+        targets = np.where(believed[:, None], np.eye(num_classes)[given_labels], softened)
+    else:
+        replaced = ~believed & (1 - outside > SURELY_INSIDE)
+        labels = np.where(replaced, pred_probs.argmax(axis=1), given_labels)
+        believed = ~replaced
+        scaled = (1 - outside)[:, None] * np.eye(num_classes)[labels] / TEMPERATURE
+        targets = softmax(scaled, axis=1)
     return Selection(targets, np.ones(len(targets), dtype=bool), believed)
 
 
@@ -219,9 +241,10 @@ def jo_src(work: Groundwork, settings: Settings) -> Lesson:
 
 
 def dsos(work: Groundwork, settings: Settings) -> Lesson:
-    """Labels, or predictions softened by degrees, as DSOS does."""
+    """Labels, some replaced, softened by degrees, as DSOS does."""
     labels = work.dataset.noisy.labels.numpy()
-    return _selected(work, select_by_dsos(work.noisy_probs(), labels, settings["threshold"]))
+    chosen = settings["threshold"], settings["target"]
+    return _selected(work, select_by_dsos(work.noisy_probs(), labels, *chosen))
 
 
 def relabelled_by_neighbors(work: Groundwork, settings: Settings) -> Lesson:
@@ -251,6 +274,10 @@ METHODS = (
         {"filter_by": FILTERS[0]},
         {"filter_by": FILTERS[:2], **TWO_RATES},
         confident,
+        card=Card(
+            "$-\\log p_y$ on labels that aren't pruned",
+            "weighs each class by how much of it was pruned",
+        ),
         checks={"filter_by": choice(*FILTERS)},
     ),
     Method(
@@ -260,28 +287,41 @@ METHODS = (
         {"tau_clean": 0.75},
         {"tau_clean": (0.75, 0.5), **TWO_RATES},
         jo_src,
+        card=Card(
+            r"$t = e_y$ if $1 - JS(q, y) \ge \tau$, else $q$, or $u$ if two views disagree",
+            "selects batch by batch with two augmentations; adds a consistency loss",
+        ),
         checks={"tau_clean": number(lambda x: 0 <= x <= 1, "a likelihood between 0 and 1")},
     ),
     Method(
         "DSOS selection",
         "selection",
         "albert2022addressing",
-        {"threshold": math.log(2)},
+        {"threshold": math.log(2), "target": "label"},
         {"threshold": (math.log(2), 0.5), **TWO_RATES},
         dsos,
+        card=Card(
+            r"$t = \sigma((1-v)\,e_y/.05)$, $y$ replaced by $c$ if $v < .1$",
+            "selects anew after each epoch; adds mixup and an entropy term",
+        ),
         checks={
+            "target": choice("label", "prediction"),
             "threshold": number(
                 lambda x: 0 <= x <= math.log(4), "a collision entropy in nats, 0 to log 4"
-            )
+            ),
         },
     ),
     Method(
         "kNN relabelling",
         "targets",
-        "bahri2020deep",
+        "koplowitz1981relation",
         {"neighbors": 20, "clean_weight": 5.0},
         {"neighbors": (20, 50), **TWO_RATES},
         relabelled_by_neighbors,
+        card=Card(
+            r"$-\log p_c$, $c$ the label that most of $K$ neighbours have",
+            "leaves out those without a majority; no neighbour has more than one vote",
+        ),
         checks={
             "neighbors": number(lambda x: x >= 1 and x == int(x), "how many, at least 1"),
             "clean_weight": number(

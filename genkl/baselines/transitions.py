@@ -1,11 +1,11 @@
-"""Forward correction: transition matrices of labels, and the targets that the method learns."""
+"""Loss correction: transition matrices of labels, and the targets that go with them."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from genkl.baselines.groundwork import Groundwork
-from genkl.baselines.method import RATES, Method, Settings, number, with_targets
+from genkl.baselines.method import RATES, Card, Method, Settings, number, with_targets
 from genkl.checks import check_labels, check_probabilities
 from genkl.learn import Lesson
 from genkl.losses import double_hot_loss
@@ -99,12 +99,18 @@ def forward_targets(given_labels: np.ndarray, transition: np.ndarray) -> np.ndar
     return transition.T[np.asarray(given_labels)]
 
 
+def gold_corrected(work: Groundwork, settings: Settings) -> Lesson:
+    """Given labels through the matrix that verified instances show; verified ones as they are."""
+    labels = work.dataset.clean.labels.numpy()
+    return _through(work, average_transition(work.given_label_probs(), labels))
+
+
 def forward_corrected(work: Groundwork, settings: Settings) -> Lesson:
-    """Given labels through the transition matrix; verified ones as they are."""
-    if work.is_clean_empty:
-        transition = anchor_transition(work.held_out_probs(), settings["quantile"])
-    else:
-        transition = average_transition(work.given_label_probs(), work.dataset.clean.labels.numpy())
+    """Given labels through the matrix that anchors show; verified ones as they are."""
+    return _through(work, anchor_transition(work.held_out_probs(), settings["quantile"]))
+
+
+def _through(work: Groundwork, transition: np.ndarray) -> Lesson:
     targets = forward_targets(work.dataset.noisy.labels.numpy(), transition)
     examples = work.setup.clean + with_targets(work.setup.as_given, targets)
     facts = {"label kept": float(np.diag(transition).mean())}
@@ -113,12 +119,27 @@ def forward_corrected(work: Groundwork, settings: Settings) -> Lesson:
 
 METHODS = (
     Method(
+        "gold loss correction",
+        "loss",
+        "hendrycks2018using",
+        card=Card(
+            r"$-\log\sum_j p_j T_{jy}$, $T_i$ the mean $q$ of class $i$", "does no fine-tuning"
+        ),
+        grid=RATES,
+        teach=gold_corrected,
+        needs_clean=True,
+    ),
+    Method(
         "forward correction",
         "loss",
         "patrini2017making",
         {"quantile": PUBLISHED_QUANTILE},
         RATES,
         forward_corrected,
+        card=Card(
+            r"$-\log\sum_j p_j T_{jy}$, $T_i$ the prediction at the anchor of class $i$",
+            "seeks anchors among images that were learned; knows no verified labels",
+        ),
         checks={"quantile": number(lambda x: 0 < x <= 1, "a quantile in (0, 1]")},
     ),
 )

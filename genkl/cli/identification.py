@@ -18,7 +18,7 @@ from genkl.checks import check_probabilities
 from genkl.cli.files import checked_destination, files_read, open_inputs, read_labels, writing
 from genkl.cli.rule import Settings, asked_for, refused
 from genkl.data.tables import Predictions
-from genkl.rule.choose import choose_alpha_beta, diagnose
+from genkl.rule.choose import diagnose
 from genkl.rule.conformal import threshold_for_budget
 from genkl.rule.divergence import dominance_threshold, entropy
 from genkl.rule.evaluation import evaluate
@@ -106,7 +106,6 @@ def _understood(options: argparse.Namespace) -> Request:
 
 def _configuration(request: Request, settings: Settings) -> dict[str, Any]:
     source, conforming, options = request.predictions, request.conforming, request.options
-    is_chosen = settings.beta != "auto"
     return {
         "genkl": __version__,
         "pred_probs": str(source.path),
@@ -118,7 +117,7 @@ def _configuration(request: Request, settings: Settings) -> dict[str, Any]:
         "labels": request.labels and str(request.labels),
         **asdict(settings),
         "alpha": None if settings.alpha == math.inf else settings.alpha,
-        "tau": dominance_threshold(source.num_classes, settings.beta) if is_chosen else None,
+        "tau": dominance_threshold(source.num_classes, settings.beta),
         "conforming": conforming and str(conforming.path),
         "conforming_rows": conforming and conforming.rows,
     }
@@ -136,7 +135,7 @@ def _plan(request: Request) -> dict[str, Any]:
     else:
         steps = "read all rows; make a table of " + ", ".join(request.columns)
         memory += 3 * at_once + 24 * entries + 150 * source.rows
-    if not request.streams or request.settings.beta == "auto":
+    if not request.streams:
         memory += entries * source.dtype.itemsize * (3 if source.from_logits else 1)
     if request.conforming is not None:
         memory += 2 * 8 * request.conforming.rows * source.num_classes
@@ -147,24 +146,18 @@ def _plan(request: Request) -> dict[str, Any]:
 # --- The rule --------------------------------------------------------------------------------
 
 
-def _chosen(request: Request, probs: np.ndarray | None) -> Settings:
-    """Settings with alpha and, if wanted, beta chosen from conforming predictions."""
+def _chosen(request: Request) -> Settings:
+    """Settings with alpha, if wanted, chosen from conforming predictions."""
     settings, conforming = request.settings, request.conforming
     if conforming is None:
         return settings
     known = conforming.read()
     with conforming.named():
         check_probabilities("pred_probs", known, ndim=2)
+    rule = settings.rule(conforming.num_classes)
+    scores = evaluate(known, rule, num_threads=request.options.threads)
     budget = {"max_flag_rate": settings.max_flag_rate, "confidence": settings.confidence}
-    if settings.beta != "auto":
-        rule = settings.rule(conforming.num_classes)
-        scores = evaluate(known, rule, num_threads=request.options.threads)
-        return replace(settings, alpha=threshold_for_budget(scores, **budget))
-    vectors = settings.vectors(conforming.num_classes)
-    budget |= {"permutation_invariant": settings.permutation_invariant, "seed": settings.seed}
-    with request.predictions.named():
-        choice = choose_alpha_beta(probs, known, vectors, **budget)
-    return replace(settings, alpha=choice.alpha, beta=choice.beta)
+    return replace(settings, alpha=threshold_for_budget(scores, **budget))
 
 
 def _tabulate(request: Request) -> tuple[Settings, dict[str, Any], pd.DataFrame]:
@@ -173,7 +166,7 @@ def _tabulate(request: Request) -> tuple[Settings, dict[str, Any], pd.DataFrame]
         argument = "--labels" if options.labels else "PRED_PROBS"
         labels = read_labels(request.labels, argument, options.label_column, source, options.id)
     probs = source.read()
-    settings = _chosen(request, probs)
+    settings = _chosen(request)
     rule = settings.rule(source.num_classes)
     with source.named():
         scores = evaluate(probs, rule, num_threads=options.threads)
@@ -212,7 +205,7 @@ def _write(out: str | None, table: pd.DataFrame) -> None:
 
 def _stream(request: Request) -> tuple[Settings, dict[str, Any]]:
     source, options, counts = request.predictions, request.options, 0
-    settings = _chosen(request, source.read() if request.settings.beta == "auto" else None)
+    settings = _chosen(request)
     is_mask, is_chosen = options.values == "mask", request.settings.alpha == "auto"
     alpha = None if is_chosen else settings.alpha
 

@@ -24,7 +24,7 @@ EPILOG = """\
 examples:
   genkl identify probs.npy --preset clothing1m
   genkl identify probs.csv --id image --alpha 0.9 --out flagged.csv
-  genkl identify probs.npy --auto-beta --conforming validation_probs.npy --out table.parquet
+  genkl identify probs.npy --conforming validation_probs.npy --out table.parquet
   genkl identify large.parquet --id image --alpha 0.9 --out is_nc.npy --dry-run"""
 
 FILE = """\
@@ -78,13 +78,12 @@ class RuleOptions:
         preset: alpha, beta, sigma, number and seed of the vectors as the paper's scripts have them;
             options given beside it win (default: none)
         alpha (NUMBER|auto): greater than 0, larger flags fewer; auto chooses it from --conforming
-            (default: that of --preset; auto with --auto-beta, or with --conforming and no --preset)
+            (default: that of --preset; auto with --conforming and no --preset)
         beta (NUMBER): in [0, 1/k), larger flags more (default: that of --preset, or 0.5/k, so that
             entries of half the uniform probability are dominant)
         sigma (NUMBER): spread of the uniform-like vectors (default: that of --preset, or 0.05)
         num_vectors (N): how many uniform-like vectors (default: that of --preset, or 20)
-        seed (N): of the vectors, and of the halves in --auto-beta (default: the first of --preset,
-            or 0)
+        seed (N): of the vectors (default: the first of --preset, or 0)
         permutation_invariant: use every permutation of every vector, so that the order of the
             classes does not matter (default: the vectors as drawn, as the paper does)
         threads (N): the result does not depend on it (default: one a core)
@@ -101,15 +100,14 @@ class RuleOptions:
 
 
 class ConformingOptions:
-    """Alpha and beta from conforming predictions.
+    """Alpha from conforming predictions.
 
     Attributes:
         conforming (FILE): predictions of the same models for instances known to conform that none
             was trained on, in any format of PRED_PROBS (default: none)
         max_flag_rate (SHARE): share of conforming instances that may be flagged (default: 0.05)
         confidence (PROBABILITY): keep that promise with this probability (default: on average)
-        auto_beta: try ten betas from 0 to 0.95/k; take the one that flags most at that rate
-            (default: --beta)
+        auto_beta: withdrawn, says so (default: --beta)
     """
 
     conforming: str | None = None

@@ -30,7 +30,7 @@ class Settings:
 
     preset: str | None
     alpha: float | str | None
-    beta: float | str
+    beta: float
     sigma: float
     num_vectors: int
     seed: int
@@ -43,7 +43,7 @@ class Settings:
         return uniform_like_vectors(num_classes, self.num_vectors, self.sigma, self.seed)
 
     def rule(self, num_classes: int) -> SampledRule:
-        """The rule at the beta that has been chosen."""
+        """The rule at this beta."""
         vectors = self.vectors(num_classes)
         return SampledRule.of(vectors, self.beta, num_classes, self.permutation_invariant)
 
@@ -62,15 +62,10 @@ def refused(options: argparse.Namespace) -> Iterator[str]:
     if options.values == "scores":
         if suffix != ".npy":
             yield "--values is scores, which a table has anyway; name an .npy file with --out"
-        if options.alpha is not None or options.auto_beta or options.conforming:
-            yield (
-                "--values is scores, which need no alpha; leave --alpha, --auto-beta and "
-                "--conforming out"
-            )
-    if options.auto_beta and options.beta is not None:
-        yield f"--auto-beta is given and --beta is {options.beta}; leave one out"
-    if options.auto_beta and isinstance(options.alpha, float):
-        yield f"--auto-beta is given, which chooses alpha, and --alpha is {options.alpha}; drop one"
+        if options.alpha is not None or options.conforming:
+            yield "--values is scores, which need no alpha; leave --alpha and --conforming out"
+    if options.auto_beta:
+        yield "--auto-beta is withdrawn: it chose no better than a lot; leave it out, or set --beta"
     for name, least in LEAST.items():
         value = getattr(options, name)
         if value is not None and not least <= value < math.inf:
@@ -111,8 +106,6 @@ def asked_for(options: argparse.Namespace, num_classes: int, predictions: str) -
 
     beta = chosen("beta", DEFAULT_BETA / num_classes)
     alpha = chosen("alpha", "auto" if options.conforming else None)
-    if options.auto_beta:
-        alpha = beta = "auto"
     settings = Settings(
         preset=options.preset,
         alpha=None if options.values == "scores" else alpha,
@@ -136,9 +129,8 @@ def _check(options: argparse.Namespace, settings: Settings, num_classes: int) ->
             "--conforming FILE to have it chosen"
         )
     if alpha == "auto" and options.conforming is None:
-        asked = "--auto-beta is given" if options.auto_beta else "--alpha is auto"
         raise ValueError(
-            f"{asked} and --conforming is missing; pass a file of predictions for held-out "
+            "--alpha is auto and --conforming is missing; pass a file of predictions for held-out "
             "instances that are known to conform, or a number for --alpha"
         )
     if isinstance(alpha, float):
@@ -151,8 +143,7 @@ def _check(options: argparse.Namespace, settings: Settings, num_classes: int) ->
                 f"{_option(name)} is {value}, which has no use where alpha is {alpha}; add --alpha "
                 "auto, or leave it out"
             )
-    if settings.beta != "auto":
-        check_beta(settings.beta, num_classes, "--beta")
+    check_beta(settings.beta, num_classes, "--beta")
 
 
 def _option(name: str) -> str:

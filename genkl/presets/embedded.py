@@ -36,4 +36,4 @@ seconds."""
 
 PHOTOGRAPHS = replace(SOLAR_CELLS, beta=0.02)
 """Linear heads on frozen features of photographs, for fewer than 50 classes. These are the
-settings of the solar cells with a smaller beta. To choose beta instead, see `choose_alpha_beta`."""
+settings of the solar cells with a smaller beta."""

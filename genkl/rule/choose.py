@@ -1,16 +1,14 @@
-"""Choosing alpha and beta: every alpha in one pass, a choice within a budget, a diagnosis of it."""
+"""Choosing alpha: every alpha in one pass, and a diagnosis of what a choice would do."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from genkl.checks import Array, check_positive, to_numpy
-from genkl.rule.conformal import threshold_for_budget
 from genkl.rule.divergence import dominance_threshold
 from genkl.rule.evaluation import check_rows
 from genkl.rule.identify import flag_above, identify_nc, nc_score
@@ -87,93 +85,6 @@ def alpha_path(
     options = {"permutation_invariant": permutation_invariant, "num_threads": num_threads}
     scores = to_numpy(nc_score(pred_probs, beta, uniform_like, **options))
     return AlphaPath(scores, np.sort(scores))
-
-
-@dataclass(frozen=True)
-class Choice:
-    """An alpha and a beta, and how they were arrived at.
-
-    Attributes:
-        alpha: flags at most the budget of conforming instances; infinite if there were too few.
-        beta: the one that flagged most at that budget.
-        candidates: one row per beta tried, columns ``beta``, ``alpha``, ``flagged`` (share of
-            pred_probs) and ``nc_at_least`` (what that says about the share of NC instances).
-    """
-
-    alpha: float
-    beta: float
-    candidates: pd.DataFrame
-
-
-def choose_alpha_beta(
-    pred_probs: Array,
-    conforming_probs: Array,
-    uniform_like: Array,
-    *,
-    max_flag_rate: float = 0.05,
-    confidence: float | None = None,
-    betas: Sequence[float] | None = None,
-    permutation_invariant: bool = False,
-    seed: int = 0,
-) -> Choice:
-    r"""Choose alpha and beta without an NC label and without a guess.
-
-    Every beta gets the alpha that flags at most ``max_flag_rate`` of conforming instances. At
-    equal false flags, the beta that flags more of the unlabelled predictions finds more of what
-    does not conform: with a share :math:`\pi` of NC instances, found with probability t, the
-    flagged share is :math:`\pi t + (1 - \pi)\epsilon`, which grows with t. Hence also
-    :math:`\pi \ge (\text{flagged} - \epsilon) / (1 - \epsilon)`, up to sampling error, where the
-    conforming instances on both sides are alike.
-
-    One half of conforming_probs chooses beta, the other then sets alpha for it, so that the
-    promise of `threshold_for_budget` is not spent on the search.
-
-    Args:
-        pred_probs: averaged predictions on the noisy instances, shape (N, k).
-        conforming_probs: predictions of the same models on instances that are known to conform
-            and that they were not trained on, shape (m, k), at least 2.
-        uniform_like: the vectors P, shape (n, k).
-        max_flag_rate: epsilon, the share of conforming instances that may be flagged.
-        confidence: see `threshold_for_budget`.
-        betas: to try; None tries ten from 0 to 0.95/k.
-        permutation_invariant: see `nc_score`.
-        seed: of the split of conforming_probs into halves.
-
-    Returns:
-        The choice, and the table behind it.
-
-    Raises:
-        ValueError: as `nc_score` and `threshold_for_budget`; no beta to try; fewer than 2
-            conforming predictions.
-
-    Source: equation :eq:`eq-choose-beta`.
-    """
-    import pandas as pd
-
-    count = len(conforming_probs)
-    if count < 2:
-        raise ValueError(f"conforming_probs has {count} rows; choosing and setting need 1 each")
-    if betas is None:
-        betas = [float(b) for b in np.linspace(0, 0.95, 10) / check_rows(pred_probs)]
-    if len(betas) == 0:
-        raise ValueError("betas is empty; name at least one, or pass None")
-    order = np.random.default_rng(seed).permutation(count)
-    choosing, setting = (conforming_probs[rows] for rows in np.split(order, [count // 2]))
-    options = {"permutation_invariant": permutation_invariant}
-
-    def alpha_at(beta: float, conforming: Array) -> float:
-        scores = nc_score(conforming, beta, uniform_like, **options)
-        return threshold_for_budget(scores, max_flag_rate, confidence=confidence)
-
-    rows = []
-    for beta in betas:
-        alpha = alpha_at(beta, choosing)
-        flagged = float(alpha_path(pred_probs, beta, uniform_like, **options).flagged(alpha))
-        excess = max(0.0, (flagged - max_flag_rate) / (1 - max_flag_rate))
-        rows.append({"beta": beta, "alpha": alpha, "flagged": flagged, "nc_at_least": excess})
-    candidates = pd.DataFrame(rows)
-    beta = float(candidates["beta"][candidates["flagged"].idxmax()])
-    return Choice(alpha_at(beta, setting), beta, candidates)
 
 
 @dataclass(frozen=True)

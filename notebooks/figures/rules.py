@@ -111,6 +111,30 @@ def plot_flag_rates(ax: Axes, rates: np.ndarray, budget: float, title: str) -> A
     return ax
 
 
+def plot_budgets(ax: Axes, frame: pd.DataFrame, budget: float) -> Axes:
+    """What each way to set a threshold flags of conforming instances: a row per data set.
+
+    Args:
+        ax: where to draw.
+        frame: columns data, threshold, false_flags; one row per seed. A mark is the mean, and a
+            line reaches to the seed that flags most.
+        budget: the share that was promised.
+    """
+    names, ways = list(frame["data"].unique()), list(frame["threshold"].unique())
+    for place, (way, color) in enumerate(zip(ways, (RED, BLUE, GREEN), strict=False)):
+        groups = frame[frame["threshold"] == way].groupby("data")["false_flags"]
+        rows = np.arange(len(names)) + 0.22 * (place - (len(ways) - 1) / 2)
+        means, most = 100 * groups.mean()[names], 100 * groups.max()[names]
+        ax.plot(means, rows, "oDs"[place], color=color, ms=7, label=way)
+        ax.hlines(rows, means, most, color=color, lw=1.6)
+    ax.axvline(100 * budget, color=BLACK, ls="--", lw=1.5)
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.set(xlabel="conforming instances flagged (%)", xlim=(0, None))
+    ax.legend(fontsize=10)
+    return ax
+
+
 def plot_peak_band(
     ax: Axes,
     peaks: np.ndarray,

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
 from genkl import (
+    DETECTORS,
     METHODS,
+    Evidence,
     GenKLConfig,
     Groundwork,
     Method,
@@ -31,6 +33,7 @@ from genkl import (
     soft_cross_entropy,
 )
 from genkl.baselines import (
+    Card,
     anchor_transition,
     average_transition,
     forward_targets,
@@ -120,6 +123,7 @@ def test_the_methods_of_the_comparison_are_there_with_their_sources():
         "mixup",
         "GCE",
         "bootstrapping",
+        "gold loss correction",
         "forward correction",
         "confident learning",
         "Jo-SRC selection",
@@ -132,6 +136,10 @@ def test_the_methods_of_the_comparison_are_there_with_their_sources():
     bibliography = (Path(__file__).parents[2] / "book" / "references.bib").read_text()
     keys = set(re.findall(r"^@\w+\{(\w+),", bibliography, re.MULTILINE))
     assert {method.source for method in METHODS.values()} <= keys
+    for method in METHODS.values():
+        assert isinstance(method.card, Card)
+        assert method.card.formula.count("$") % 2 == 0
+        assert min(len(method.card.formula), len(method.card.differs)) > 10
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -187,7 +195,8 @@ def test_all_take_as_many_steps(name, verified):
     if name.startswith("GenKL") and not verified:
         main += CONFIG.ensemble * CONFIG.finetune.steps  # on whom the network agrees with
     before = {
-        "forward correction": (2, 5),
+        "gold loss correction": (2, 0),
+        "forward correction": (5, 5),
         "confident learning": (5, 5),
         "Jo-SRC selection": (2, 10),
         "DSOS selection": (2, 5),
@@ -288,6 +297,7 @@ def test_a_method_that_needs_verified_labels_says_so():
         ("confident learning", {"filter_by": "x"}, "prune_by_noise_rate"),
         ("Jo-SRC selection", {"tau_clean": 2}, "between 0 and 1"),
         ("DSOS selection", {"threshold": 2.0}, "log 4"),
+        ("DSOS selection", {"target": "x"}, "choose one of: label, prediction"),
         ("kNN relabelling", {"neighbors": 0}, "at least 1"),
         ("kNN relabelling", {"neighbors": 2.5}, "at least 1"),
         ("given labels", {FACTOR: 0.0}, "a positive factor"),
@@ -301,11 +311,11 @@ def test_wrong_names_and_settings_are_refused_before_anything_is_trained(name, c
 
 def test_a_method_with_another_number_of_candidates_is_refused():
     with pytest.raises(ValueError, match="has 3 candidates; all methods are tuned with 4"):
-        Method("x", "loss", "y", grid={FACTOR: (1.0, 2.0, 3.0)})
+        Method("x", "loss", "y", card=Card("", ""), grid={FACTOR: (1.0, 2.0, 3.0)})
     with pytest.raises(ValueError, match="leaves out its default"):
-        Method("x", "loss", "y", grid={FACTOR: (0.1, 2.0, 3.0, 4.0)})
+        Method("x", "loss", "y", card=Card("", ""), grid={FACTOR: (0.1, 2.0, 3.0, 4.0)})
     with pytest.raises(ValueError, match="unknown family 'z'"):
-        Method("x", "z", "y", grid=RATES)
+        Method("x", "z", "y", card=Card("", ""), grid=RATES)
 
 
 def test_jo_src_needs_two_predictors():
@@ -452,15 +462,37 @@ def test_dsos_softens_whom_no_class_fits_and_replaces_wrong_labels():
     sure[:, 1] = peak
     torn = rng.dirichlet(np.full(5, 30.0), 100)
     labels = np.concatenate([np.full(150, 1), np.full(150, 3), rng.integers(0, 5, 100)])
-    chosen = select_by_dsos(np.concatenate([sure, torn]), labels)
+    probs = np.concatenate([sure, torn])
+    chosen = select_by_dsos(probs, labels)
     right, wrong, outside = slice(0, 150), slice(150, 300), slice(300, 400)
+    # A label is replaced only where the mixture is nearly sure that the image is inside.
     assert chosen.is_believed[right].all()
-    assert not chosen.is_believed[150:].any()
-    assert (chosen.targets[right, 1] == 1).all()
-    assert (chosen.targets[wrong].argmax(1) == 1).all()
-    assert (chosen.targets[wrong, 1] > 0.75).mean() > 0.9
-    assert np.median(np.abs(chosen.targets[outside] - 0.2).max(axis=1)) < 0.01
+    assert (chosen.targets[right, 1] > 1 - 1e-7).all()  # exp(20) : 4
+    replaced = ~chosen.is_believed
+    assert replaced[wrong].mean() > 0.9
+    assert replaced[outside].mean() < 0.1
+    assert (chosen.targets.argmax(1) == np.where(replaced, probs.argmax(1), labels)).all()
+    assert np.median(np.abs(chosen.targets[outside] - 0.2).max(axis=1)) < 0.02
     np.testing.assert_allclose(chosen.targets.sum(1), 1)
+    # Softened by the posterior v alone: softmax((1 - v) e_y / .05).
+    peak = chosen.targets.max(1)
+    inside = 0.05 * np.log(4 * peak / (1 - peak))
+    assert (inside[replaced] > 0.9 - 1e-9).all()
+    unsure = ~replaced & (np.arange(400) >= 150)
+    assert (inside[unsure] <= 0.9 + 1e-9).all()
+
+
+def test_dsos_with_predictions_as_targets_is_what_it_was():
+    rng = np.random.default_rng(0)
+    probs, labels = rng.dirichlet(np.full(5, 0.4), 200), rng.integers(0, 5, 200)
+    chosen = select_by_dsos(probs, labels, target="prediction")
+    entropy = DETECTORS["DSOS"].score(Evidence(probs, given_labels=labels))
+    assert np.array_equal(chosen.is_believed, entropy < math.log(2))
+    assert (chosen.targets[chosen.is_believed] == np.eye(5)[labels[chosen.is_believed]]).all()
+    v = upper_component(entropy[~chosen.is_believed])[:, None]
+    np.testing.assert_allclose(
+        chosen.targets[~chosen.is_believed], (1 - v) * probs[~chosen.is_believed] + v / 5
+    )
 
 
 def test_the_mixture_tells_two_heaps_apart_and_rises():

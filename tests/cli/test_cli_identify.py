@@ -205,25 +205,6 @@ def test_alpha_is_chosen_as_the_function_chooses_it(probs, budget):
     assert np.array_equal(np.load("mask.npy"), expected)
 
 
-@pytest.mark.parametrize("source", ["p.npy", "p.parquet"])
-def test_alpha_and_beta_are_chosen_as_the_function_chooses_them(probs, source, capsys):
-    choice = genkl.choose_alpha_beta(
-        probs, np.load("conforming.npy"), P, max_flag_rate=0.1, permutation_invariant=True
-    )
-    asked = [source, "--auto-beta", "--conforming", "conforming.npy", "--max-flag-rate", "0.1",
-             "--permutation-invariant", "--json"]  # fmt: skip
-    asked += ["--id", "image"] if source == "p.parquet" else []
-    mask = genkl.flag_above(
-        genkl.nc_score(probs, choice.beta, P, permutation_invariant=True), choice.alpha
-    )
-    for out in ("out.parquet", "out.npy"):
-        assert run(*asked, "--out", out) == 0
-        configuration = json.loads(capsys.readouterr().out)["configuration"]
-        assert (configuration["alpha"], configuration["beta"]) == (choice.alpha, choice.beta)
-    check_table(read("out.parquet"), probs, beta=choice.beta, mask=mask, permutation_invariant=True)
-    assert np.array_equal(np.load("out.npy"), mask)
-
-
 def test_conforming_predictions_are_taken_by_the_names_of_the_classes(probs):
     conforming = predictions(1, 200, concentration=0.1)
     as_table(conforming)[["hat", "shoe", "image", "coat", "dress", "shirt"]].to_csv("c.csv")
@@ -704,9 +685,9 @@ WRONG = [
     ([*A, "p.npy", "--seed", str(1 << 32)], "--seed is 4294967296; it must be less than"),
     ([*A, "p.npy", "--threads", "0"], "--threads is 0; it must be a finite number of at least 1"),
     (["p.npy", "--preset", "clothing1m"], "--preset is clothing1m, for 14 classes, and PRED_PROBS"),
-    # alpha and beta from conforming predictions
+    # alpha from conforming predictions
     (["p.npy", "--alpha", "auto"], "--alpha is auto and --conforming is missing"),
-    (["p.npy", "--auto-beta"], "--auto-beta is given and --conforming is missing"),
+    (["p.npy", "--auto-beta"], "--auto-beta is withdrawn: "),
     ([*A, "p.npy", "--conforming", "conforming.npy"], "where alpha is 0.9; add --alpha auto"),
     ([*A, "p.npy", "--confidence", "0.9"], "--confidence is 0.9, which has no use"),
     (["p.npy", "--conforming", "absent.npy"], "--conforming absent.npy is not there"),
@@ -716,8 +697,6 @@ WRONG = [
     (["p.csv", *ID, "--conforming", "one.csv"], "no column 'dress', which PRED_PROBS names"),
     (["p.npy", "--conforming", "conforming.npy", "--max-flag-rate", "5"], "--max-flag-rate is 5.0"),
     (["p.npy", "--conforming", "conforming.npy", "--confidence", "1"], "--confidence is 1.0"),
-    (["p.npy", "--conforming", "conforming.npy", "--auto-beta", "--beta", "0.1"], "--auto-beta is"),
-    (["p.npy", "--conforming", "conforming.npy", "--auto-beta", "--alpha", "1"], "--auto-beta is"),
     # the output
     ([*A, "p.npy", "--out", "o.txt"], "--out is o.txt; its name must end in .csv, .parquet"),
     ([*A, "p.npy", "--out", "p.npy", "--overwrite"], "--out p.npy is a file to read from"),

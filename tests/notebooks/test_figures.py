@@ -16,7 +16,7 @@ from figures.gradients import logit_gradients, plot_pushes
 from figures.images import plot_images
 from figures.journey import Journeys, median_of_each_kind, plot_journeys
 from figures.report import REPORT_COLORS, plot_looks
-from figures.rules import plot_flagged_by_threshold, plot_level, plot_sweep
+from figures.rules import plot_budgets, plot_flagged_by_threshold, plot_level, plot_sweep
 from figures.simplex import (
     loss_over,
     plot_simplex_paths,
@@ -271,3 +271,20 @@ def test_pushes_go_up_where_the_gradient_is_negative():
     assert to_hex(bars[1].get_facecolor()) == plots.BLUE.lower()
     assert len(table[2, 2].lines[-1].get_xdata()) == 3  # nothing to push: three dots
     plt.close(figure)
+
+
+def test_budgets_are_drawn_at_the_mean_and_reach_to_the_seed_that_flags_most(ax):
+    frame = pd.DataFrame(
+        {
+            "data": ["a", "a", "b", "b"] * 2,
+            "threshold": ["plain"] * 4 + ["class weights"] * 4,
+            "false_flags": [0.02, 0.06, 0.1, 0.1, 0.01, 0.03, 0.04, 0.06],
+        }
+    )
+    plot_budgets(ax, frame, 0.05)
+    marks = {line.get_label(): line.get_xdata() for line in ax.lines}
+    assert marks["plain"].tolist() == pytest.approx([4, 10])
+    assert marks["class weights"].tolist() == pytest.approx([2, 5])
+    reach = [segment[1, 0] for segment in ax.collections[0].get_segments()]
+    assert reach == pytest.approx([6, 10])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]

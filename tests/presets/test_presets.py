@@ -39,7 +39,7 @@ TABLE = {
 RECIPES = {
     "optimizer": (("sgd", "sgd", "sgd"), ("adam", "sgd", "adam")),
     "learning_rate": ((1e-3, 1e-3, 1e-2), (5e-7, 1e-3, 5e-7)),
-    "epochs": ((20, 40, 300), (25, 25, 50)),
+    "epochs": ((20, 40, 300), (25, 40, 50)),
     "momentum": ((0.9, 0.9, 0.9), (0, 0.9, 0)),
     "nesterov": ((True, True, False), (False, True, False)),
     "weight_decay": ((1e-3, 5e-3, 1e-4), (1e-3, 5e-3, 1e-3)),

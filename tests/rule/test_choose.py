@@ -1,4 +1,4 @@
-"""Choosing: every alpha at once, the choice of beta on planted truth, and what a choice does."""
+"""Choosing: every alpha at once, and what a choice does."""
 
 import math
 
@@ -8,14 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import genkl
 from genkl import (
     alpha_path,
-    choose_alpha_beta,
     diagnose,
     identify_nc,
     jaccard,
     nc_score,
-    threshold_for_budget,
 )
 from genkl import uniform_like_vectors as draw
 
@@ -67,59 +66,6 @@ def planted(rng, k=8, conforming=2000, nc=500):
     torn = np.full((nc, k), 0.5 / (k - 1)) * rng.uniform(0.9, 1.1, (nc, k))
     torn[:, 0] += 0.5
     return sure, torn / torn.sum(axis=1, keepdims=True)
-
-
-def test_the_chosen_beta_finds_planted_instances_that_another_misses():
-    """The rivals of the leader have about .071: beta must lower tau = 1/8 - beta below that."""
-    rng = np.random.default_rng(0)
-    sure, torn = planted(rng)
-    held_out, p = planted(rng)[0], draw(8)
-    noisy = np.concatenate([sure, torn])
-    choice = choose_alpha_beta(noisy, held_out, p, max_flag_rate=0.05, betas=[0.0, 0.02, 0.08])
-    assert choice.beta == 0.08
-    flagged = identify_nc(noisy, choice.alpha, choice.beta, p)
-    assert flagged[:2000].mean() < 0.08
-    assert flagged[2000:].mean() > 0.9
-    table = choice.candidates.set_index("beta")
-    # A fifth does not conform; the bound says so from below, and only at the right beta.
-    assert table.loc[0.08, "nc_at_least"] == pytest.approx(0.2, abs=0.03)
-    assert table.loc[0.0, "nc_at_least"] < 0.1
-
-
-def test_the_chosen_alpha_keeps_the_budget_on_average():
-    rng = np.random.default_rng(1)
-    p, rates = draw(5, 5), []
-    for seed in range(60):
-        sure = rng.dirichlet(np.full(5, 0.3), 240)
-        noisy = np.concatenate([sure[:40], rng.dirichlet(np.full(5, 2.0), 40)])
-        choice = choose_alpha_beta(
-            noisy, sure[40:140], p, max_flag_rate=0.1, betas=[0.02, 0.1, 0.18], seed=seed
-        )
-        rates.append((nc_score(sure[140:], choice.beta, p) >= choice.alpha).mean())
-    assert np.mean(rates) < 0.1 + 4 * np.std(rates) / math.sqrt(len(rates))
-
-
-def test_default_betas_cover_the_range_and_halves_are_seeded():
-    q, held_out, p = predictions(0), predictions(1), draw(8)
-    one, again = (choose_alpha_beta(q, held_out, p) for _ in range(2))
-    assert len(one.candidates) == 10
-    assert one.candidates["beta"].max() < 1 / 8
-    assert (one.alpha, one.beta) == (again.alpha, again.beta)
-
-
-@pytest.mark.parametrize(
-    ("held_out", "options", "message"),
-    [
-        (predictions(0)[:1], {}, "conforming_probs has 1 rows"),
-        (predictions(0), {"betas": []}, "betas is empty"),
-        (predictions(0), {"betas": [0.2]}, "beta is 0.2; identification needs"),
-        (predictions(0), {"max_flag_rate": 0}, "max_flag_rate is 0"),
-        (predictions(0, k=7), {}, "uniform_like has 8 classes and pred_probs has 7"),
-    ],
-)
-def test_choosing_refuses_bad_input(held_out, options, message):
-    with pytest.raises(ValueError, match=message):
-        choose_alpha_beta(predictions(0), held_out, draw(8), **options)
 
 
 def test_a_diagnosis_says_what_is_flagged():
@@ -177,10 +123,6 @@ def test_jaccard_is_intersection_over_union():
     assert math.isnan(jaccard(~a & a, ~a & a))
 
 
-def test_alpha_is_set_by_the_half_that_did_not_choose_beta():
-    rng = np.random.default_rng(0)
-    conforming, vectors = rng.dirichlet(np.full(6, 0.3), 101), draw(6)
-    chosen = choose_alpha_beta(rng.dirichlet(np.ones(6), 200), conforming, vectors, seed=4)
-    setting = conforming[np.random.default_rng(4).permutation(101)[50:]]
-    scores = nc_score(setting, chosen.beta, vectors)
-    assert chosen.alpha == threshold_for_budget(scores, 0.05)
+def test_the_withdrawn_choice_of_beta_says_where_it_went():
+    with pytest.raises(AttributeError, match=r"withdrawn .*beta = 0.5 / k; or benchmarks.choosing"):
+        genkl.choose_alpha_beta  # noqa: B018

@@ -349,13 +349,48 @@ def test_fact_11_without_scatter(seed, k, alpha, share):
     surplus = mean_cost - alpha * math.log(k)
     sure = np.abs(surplus) > 1e-9
     assert np.array_equal(identify_nc(q, alpha, beta, p)[sure], (surplus >= 0)[sure])
-    # With every class dominant, D(p || .) is smallest at p itself, for u at u.
-    all_dominant = 2 / k  # a beta above 1/k, so that tau is negative
-    for vector in (p[0], uniform_like_vectors(k, 1, seed=seed)[0]):
-        lowest = generalized_kl(vector, vector, alpha, all_dominant)
-        others = generalized_kl(vector, q, alpha, all_dominant)
-        assert np.allclose(others - lowest, rel_entr(vector, q).sum(axis=1), atol=1e-9)
-        assert (others > lowest).all()
+
+
+def filled(p, tau):
+    """max(tau, p / c), with c such that it sums to 1: by bisection of c."""
+    low, high = 1e-9, 1e9
+    for _ in range(200):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if np.maximum(tau, p / middle).sum() > 1 else (low, middle)
+    return np.maximum(tau, p / high)
+
+
+@anything
+def test_fact_11_the_smallest_divergence_where_every_class_is_dominant(seed, k, alpha, share):
+    beta, rng = share / k, np.random.default_rng(seed)
+    tau = 1 / k - beta
+    q = tau + (1 - k * tau) * rng.dirichlet(np.ones(k), 50)  # every class dominant, tau > 0
+    assert (q >= tau).all()
+    for p in (
+        uniform(k)[0],
+        rng.dirichlet(np.full(k, 0.5)),
+        uniform_like_vectors(k, 1, seed=seed)[0],
+    ):
+        bound = (1 - alpha) * entropy(p)
+        found = generalized_kl(p, q, alpha, beta)
+        assert np.allclose(found - bound, rel_entr(p, q).sum(axis=1), atol=1e-9)
+        lowest = filled(p, tau)
+        # A millionth above tau, so that rounding makes no entry jump.
+        least = generalized_kl(p, (1 - 1e-6) * lowest + 1e-6 / k, alpha, beta)
+        assert (found >= least - 1e-5).all()
+        if p.min() >= tau:
+            assert np.allclose(lowest, p)
+            assert least == pytest.approx(bound, abs=1e-5)
+        else:  # p is not among them, and the bound isn't reached
+            assert least - bound >= rel_entr(p, lowest).sum() - 1e-5
+            assert rel_entr(p, lowest).sum() > 0
+
+
+def test_fact_11_needs_every_class_of_p_dominant():
+    p, tau = np.array([0.01, 0.29, 0.7]), 0.1
+    at_p, lowest = (generalized_kl(p, q, 1.0, 1 / 3 - tau) for q in (p, filled(p, tau) + 1e-12))
+    # At p its first entry falls out of the sum, and D is below the bound of all that have it in.
+    assert at_p < 0 < lowest
 
 
 # -- thresholds and rankings -----------------------------------------------------------------------
