@@ -101,6 +101,8 @@ FLAGGED = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 """Shares of all instances at which the recall is recorded: the paper's own task."""
 FIXED = {"GenKL": (0.9, 1.0, 1.05, 1.1), "entropy": (0.8, 0.9, 0.95, 0.99)}
 """Thresholds that nobody adjusted to the data: the paper's range of alpha, and "near 1"."""
+FEWEST = 20
+"""Positives that a combination is fitted to, at least."""
 Chosen = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Rows that count, which of these are positive, and what each is resampled with."""
 
@@ -245,7 +247,7 @@ def combine(judged: Judged, scored: dict[str, Scored]) -> dict[str, np.ndarray]:
     """
     mixed: dict[str, np.ndarray] = {}
     for counts, truth in filter(None, [judged.of_kind("NC")]):
-        for title, parts in COMBINED.items():
+        for title, parts in COMBINED.items() if truth.sum() >= FEWEST else ():
             here = [part for part in parts if part in scored]
             if here and (len(here) == len(parts) or title.startswith("all")):
                 columns = np.stack([scored[part].scores[counts] for part in here], axis=1)
@@ -305,7 +307,7 @@ def record(
     mixed = {next(iter(by_way)): [mixed for *_, mixed in done]}
     kinds = [kind for kind in KINDS if all(kind in seen for _, seen, _, _ in done)]
     asked = [("intervals", kind, by_way, _base) for kind in kinds]
-    asked += [("combinations", "NC", mixed, ADDED.get)]
+    asked += [("combinations", kind, mixed, ADDED.get) for kind in kinds if kind == "NC"]
     chosen = {kind: [seen[kind] for _, seen, _, _ in done] for kind in kinds}
     call = delayed(measure_intervals)
     work = (call(kind, chosen[kind], ways, over, resamples) for _, kind, ways, over in asked)

@@ -152,7 +152,7 @@ def off_topic(evidence: Evidence, among: Evidence) -> np.ndarray:
     r"""How early an instance is left behind when clusters are divided, the smaller part first.
 
     Formula: :math:`1 - \text{place} / N` in the dendrogram of single linkage by cosine distance,
-    read from the top, the smaller branch first.
+    read from the top, the smaller branch first (of two of one size, either half of the time).
 
     Differs: the source adds up areas along the same order, so that only the distances of its
     scores are others; it reads a network that learned the images by self-supervision.
@@ -166,16 +166,12 @@ def off_topic(evidence: Evidence, among: Evidence) -> np.ndarray:
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     distance = np.maximum(1 - rows @ rows.T, 0)
     merged = linkage(distance[np.triu_indices(count, 1)], "single")
-    sizes = np.concatenate([np.ones(count), merged[:, 3]])
-    place, left, seen = np.empty(count), [2 * count - 2], 0
-    while left:
-        node = left.pop()
-        if node >= count:
-            branches = merged[node - count, :2].astype(int)
-            left += sorted(branches, key=lambda branch: sizes[branch], reverse=True)
-        else:
-            place[node], seen = seen, seen + 1
-    return 1 - place[0 if itself else len(among) :] / count
+    sizes, place = np.append(np.ones(count), merged[:, 3]), np.zeros(2 * count - 1)
+    for node in range(2 * count - 2, count - 1, -1):
+        branches = merged[node - count, :2].astype(int)
+        others = sizes[branches[::-1]]  # come first if they are fewer, half of the time if as many
+        place[branches] = place[node] + others * (1 + np.sign(sizes[branches] - others)) / 2
+    return 1 - place[0 if itself else len(among) : count] / count
 
 
 FEATURE_DETECTORS = (knn_detector(), mahalanobis, vim_detector(), off_topic)
