@@ -28,7 +28,6 @@ from tqdm import tqdm
 from benchmarks.combine import combination
 from benchmarks.evidence import CASES, CODE, gather
 from benchmarks.judging import (
-    AUTO,
     BUDGET,
     KINDS,
     MODELS,
@@ -55,13 +54,12 @@ FOLDER = Path("results/detection")
 SEEDS = (0, 1, 2, 3, 4)
 SHARE = 0.05
 RESAMPLES = 1000
-METHODS = (*list(DETECTORS)[:2], AUTO, *list(DETECTORS)[2:])
+METHODS = tuple(DETECTORS)
 BASE = "entropy"
 """Every detector is compared with this one, pair by pair."""
 MODULES = (
     *CODE,
     "genkl.rule.evaluation",
-    "genkl.rule.choose",
     "genkl.evaluate",
     "benchmarks.statistics",
     "genkl.rule.conformal",

@@ -10,20 +10,16 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-import genkl
 from benchmarks.evidence import CASES, NUM_MODELS, Gathered, gather, retrained
 from genkl.data import Kind
 from genkl.data.base import NON_CONFORMING
-from genkl.detectors import DETECTORS, Detector, Evidence, genkl_detector
+from genkl.detectors import DETECTORS, Detector, Evidence
 from genkl.evaluate import auroc
 from genkl.rule.conformal import threshold_for_budget
-from genkl.rule.divergence import uniform_like_vectors
 
 MODELS = 5
 """Averaged in the main table, as the paper does before its first round."""
 BUDGET = 0.05
-AUTO = "GenKL auto"
-"""Alpha and beta by `choose_alpha_beta`: from the held-out instances and the unlabelled ones."""
 CONFORMING = (Kind.CORRECT, Kind.MISLABELLED)
 KINDS = {
     "NC": ((*NON_CONFORMING, Kind.WRONG), CONFORMING),
@@ -113,27 +109,15 @@ def judged(
 
 
 def usable(names: Iterable[str], evidence: Evidence) -> list[Detector]:
-    """Those detectors whose needs the evidence meets; "GenKL auto" is chosen for it here."""
-    found = [_auto(evidence) if name == AUTO else DETECTORS[name] for name in names]
+    """Those detectors whose needs the evidence meets."""
     models = len(evidence.member_logits)
     return [
         detector
-        for detector in found
+        for detector in map(DETECTORS.__getitem__, names)
         if not evidence.missing(detector.needs)
         and (models > 1 or detector.family != "ensemble")
         and (len(evidence) <= MOST_PAIRED or detector.name not in QUADRATIC)
     ]
-
-
-def _auto(evidence: Evidence) -> Detector:
-    choice = genkl.choose_alpha_beta(
-        evidence.pred_probs,
-        evidence.reference.pred_probs,
-        uniform_like_vectors(evidence.num_classes),
-        max_flag_rate=BUDGET,
-    )
-    alpha = choice.alpha if 0 < choice.alpha < np.inf else None
-    return genkl_detector(choice.beta, alpha=alpha, name=AUTO)
 
 
 @dataclass(frozen=True)
@@ -151,9 +135,7 @@ def score_all(names: Iterable[str], judged: Judged) -> dict[str, Scored]:
     for detector in usable(names, judged.evidence):
         held_out = detector.conforming_scores(judged.evidence)
         thresholds = {"budget": threshold_for_budget(held_out, BUDGET)}
-        if detector.name == AUTO:
-            thresholds["budget"] = float(detector.threshold or np.inf)
-        elif (own := detector.published_threshold(judged.evidence)) is not None:
+        if (own := detector.published_threshold(judged.evidence)) is not None:
             thresholds["published"] = own
         scores = np.concatenate([detector.score(judged.evidence), held_out])
         found[detector.name] = Scored(detector, scores, thresholds)

@@ -50,7 +50,7 @@ def test_planted_non_conformity_is_found_and_the_budget_is_kept():
     assert list(scored) == list(detection.METHODS)
     rows = {row["method"]: row for row in detection.measure(one, scored) if row["kind"] == "NC"}
     flags = {row["method"]: row for row in detection.measure_thresholds(one, scored)}
-    for name in ("GenKL", "GenKL invariant", "GenKL auto", "entropy", "max logit"):
+    for name in ("GenKL", "GenKL invariant", "entropy", "max logit"):
         assert rows[name]["auroc"] > 0.97, name
         assert rows[name]["missed"] < 0.15, name
         assert flags[name]["budget_recall"] > 0.8, name
@@ -227,7 +227,6 @@ def test_a_record_is_current_until_its_code_or_settings_change(tmp_path, monkeyp
         "1",
         "--methods",
         "GenKL",
-        "GenKL auto",
         "entropy",
         "KNN",
         "--resamples",
@@ -249,7 +248,7 @@ def test_a_record_is_current_until_its_code_or_settings_change(tmp_path, monkeyp
     scores = record["tables"]["scores"]
     assert {row["seed"] for row in scores} == {0, 1}
     assert {row["kind"] for row in scores} == {"NC", "OOD", "any"}
-    assert {row["method"] for row in scores} == {"GenKL", "GenKL auto", "entropy", "KNN"}
+    assert {row["method"] for row in scores} == {"GenKL", "entropy", "KNN"}
     intervals = record["tables"]["intervals"]
     assert {row["labels"] for row in intervals} == {"nearest class", "random"}
 
