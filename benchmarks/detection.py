@@ -257,8 +257,13 @@ def combine(judged: Judged, scored: dict[str, Scored]) -> dict[str, np.ndarray]:
 def run_seed(name: str, seed: int, methods: Sequence[str], with_conditions: bool) -> tuple:
     """Tables of one case and seed, who counts by kind, scores by way, and combined ones."""
     found = gather(name, seed)
-    by_way = {way: score_all(methods, judged(seed, found, way)) for way in found.labels}
-    seen, scored = judged(seed, found), next(iter(by_way.values()))
+    seen = judged(seed, found)
+    scored = score_all(methods, seen)
+    reading = [n for n in methods if "given_labels" in DETECTORS[n].needs]
+    by_way = {
+        way: scored | score_all(reading if at else (), judged(seed, found, way))
+        for at, way in enumerate(found.labels)
+    }
     tables = {
         "scores": measure(seen, scored),
         "thresholds": measure_thresholds(seen, scored),
