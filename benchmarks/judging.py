@@ -35,7 +35,6 @@ MOST_PAIRED = 30_000
 FEW = ("GenKL", "GenKL invariant", "entropy", "max softmax", "mutual information")
 """What the conditions are looked at with: they act on predictions."""
 TEMPERATURES = (0.25, 0.5, 1.0, 2.0, 4.0)
-
 RETRAINED_SEEDS = 3
 """Of the seeds, so many for conditions that need new predictions."""
 Row = dict[str, Any]

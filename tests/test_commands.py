@@ -170,9 +170,3 @@ def test_python_that_is_shown_runs(line: str, names: dict[str, object]) -> None:
     if "..." in line or {check_arguments(call, names) for call in calls} & LONG:
         return
     exec(line.replace('"package.module:function"', '"builtins:dict"'), names)
-
-
-def test_the_number_of_detectors_is_right() -> None:
-    others = [name for name in genkl.DETECTORS if not name.startswith("GenKL")]
-    assert len(others) == 18
-    assert "eighteen other detectors" in README

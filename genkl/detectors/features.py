@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.cluster.hierarchy import linkage
 from scipy.linalg import cho_factor, solve_triangular
+from scipy.spatial.distance import squareform
 from scipy.special import logsumexp
 
 from genkl.detectors.evidence import Detector, Evidence, detector
@@ -165,7 +166,7 @@ def off_topic(evidence: Evidence, among: Evidence) -> np.ndarray:
         return np.zeros(len(evidence))
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     distance = np.maximum(1 - rows @ rows.T, 0)
-    merged = linkage(distance[np.triu_indices(count, 1)], "single")
+    merged = linkage(squareform(distance, checks=False), "single")
     sizes, place = np.append(np.ones(count), merged[:, 3]), np.zeros(2 * count - 1)
     for node in range(2 * count - 2, count - 1, -1):
         branches = merged[node - count, :2].astype(int)

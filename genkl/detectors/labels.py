@@ -43,12 +43,12 @@ def _issues(rule: Callable[..., np.ndarray]) -> Callable[[Evidence], float]:
 
 
 def _given_label(evidence: Evidence) -> np.ndarray:
-    r"""1 less the probability of the given label: cleanlab's self-confidence, less 1.
+    r"""1 less the probability of the given label, which cleanlab calls self-confidence.
 
     Formula: :math:`1 - q_y`.
 
-    Differs: nothing; cleanlab computes the same and lets the models see no instance that they
-    score, as ours don't. Its threshold is cleanlab's filter ``low_self_confidence``.
+    Differs: nothing; cleanlab computes the same, of models that never saw the instance, as ours
+    didn't. Its threshold is cleanlab's filter ``low_self_confidence``.
     """
     return 1 - _of_label(evidence)
 
