@@ -173,13 +173,17 @@ def missed_at_noise_rate(
     scores, is_nc = check_scores(scores, is_nc)
     times = np.ones((len(scores), 1), np.int32) if times is None else times
     order = np.argsort(-scores, kind="stable")
-    ordered = scores[order]
-    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
-    every = np.add.reduceat(times[order], starts, axis=0)
-    positive = np.add.reduceat(times[order] * is_nc[order, None], starts, axis=0)
-    total, found = every.cumsum(axis=0), positive.cumsum(axis=0)
-    budget = found[-1]
-    level, draw = (total >= budget).argmax(axis=0), np.arange(times.shape[1])
-    over = (total[level, draw] - budget) / np.maximum(every[level, draw], 1)
+    falling, draw = -scores[order], np.arange(times.shape[1])
+    total = np.zeros((len(scores) + 1, times.shape[1]), np.int32)  # drawn among the first i
+    np.cumsum(times[order], axis=0, out=total[1:])
+    positive = np.zeros((is_nc.sum() + 1, times.shape[1]), np.int32)
+    np.cumsum(times[order[is_nc[order]]], axis=0, out=positive[1:])
+    among = np.append(0, np.cumsum(is_nc[order]))  # positives among the first i
+    budget = positive[-1]
+    cut = falling[np.minimum((total[1:] < budget).sum(axis=0), len(scores) - 1)]
+    first, last = (np.searchsorted(falling, cut, side) for side in ("left", "right"))
+    before, tied = total[first, draw], total[last, draw] - total[first, draw]
+    found, in_tie = positive[among[first], draw], positive[among[last], draw]
+    share = (budget - before) / np.maximum(tied, 1)
     with np.errstate(invalid="ignore"):
-        return 1 - (found[level, draw] - over * positive[level, draw]) / budget
+        return 1 - (found + share * (in_tie - found)) / budget
