@@ -24,6 +24,13 @@ def listed(names: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def counted(names: Iterable[str], total: int) -> str:
+    """How many of a total, and which: "none of 7", "2 of 7 (a and b)", "all 7"."""
+    names = [*names]
+    which = f" ({listed(names)})" if 0 < len(names) < total else ""
+    return of_total(len(names), total) + which
+
+
 def main_rows(intervals: pd.DataFrame, ways: Mapping[str, str]) -> pd.DataFrame:
     """Rows of the main way to give labels of each data set.
 
@@ -44,8 +51,8 @@ def against(rows: pd.DataFrame, method: str, column: str = "over") -> dict[str, 
         column: "over" (the base) or "over_random" (itself under labels at random).
 
     Returns:
-        ``better`` and ``worse`` (how many), ``cases``, ``better_of`` and ``worse_of`` in words,
-        ``better_names``, ``worse_names``, ``least`` and ``most``.
+        ``better`` and ``worse`` (how many), ``cases``, ``better_of`` and ``worse_of`` (these in
+        words, and which), ``better_names``, ``least`` and ``most``.
     """
     mine = rows[(rows["method"] == method) & rows[column].notna()]
     above, below = mine[mine[f"{column}_low"] > 0], mine[mine[f"{column}_high"] < 0]
@@ -53,10 +60,9 @@ def against(rows: pd.DataFrame, method: str, column: str = "over") -> dict[str, 
         "better": len(above),
         "worse": len(below),
         "cases": len(mine),
-        "better_of": of_total(len(above), len(mine)),
-        "worse_of": of_total(len(below), len(mine)),
+        "better_of": counted(above["case"], len(mine)),
+        "worse_of": counted(below["case"], len(mine)),
         "better_names": listed(above["case"]),
-        "worse_names": listed(below["case"]),
         "least": float(mine[column].min()),
         "most": float(mine[column].max()),
     }
@@ -74,7 +80,7 @@ def leaders(rows: pd.DataFrame, value: str = "auroc", *, lowest: bool = False) -
         ``by_case`` (data set -> method), ``first`` (best on most data sets), ``first_of`` (on how
         many, in words) and ``mean`` (the one with the best mean over data sets that all have).
     """
-    wide = rows.pivot(index="case", columns="method", values=value)
+    wide = rows.pivot(index="case", columns="method", values=value)[rows["method"].unique()]
     wide = -wide if lowest else wide
     by_case = wide.idxmax(axis=1)
     counts = by_case.value_counts()
@@ -94,8 +100,8 @@ def what_decides(rows: pd.DataFrame) -> str:
     return "the data decide more than the method does" if more else "the method decides most"
 
 
-def reading_labels(rows: pd.DataFrame, readers: Iterable[str]) -> dict[str, str]:
-    """On how many data sets a detector that reads the given label is the best one, or none is.
+def reading_labels(rows: pd.DataFrame, readers: Iterable[str]) -> str:
+    """On how many data sets a detector that reads the given label is the best one, and on which.
 
     Args:
         rows: one row a data set of each method.
@@ -103,7 +109,7 @@ def reading_labels(rows: pd.DataFrame, readers: Iterable[str]) -> dict[str, str]
     """
     best = leaders(rows)["by_case"]
     won = [case for case, method in best.items() if method in set(readers)]
-    return {"of": of_total(len(won), len(best)), "names": listed(won)}
+    return counted(won, len(best))
 
 
 def promise(thresholds: pd.DataFrame, budget: float, methods: Iterable[str]) -> dict[str, Any]:
@@ -147,9 +153,9 @@ def change(conditions: pd.DataFrame, condition: str) -> dict[str, float]:
 
 
 def alike(gains: Mapping[str, float], within: float = 0.01) -> str:
-    """Whether all gain as much: "all alike", or "not all alike"."""
+    """Whether all gain as much, give or take: "alike", or "unlike"."""
     spread = max(gains.values()) - min(gains.values())
-    return "all alike" if spread <= within else "not all alike"
+    return "alike" if spread <= within else "unlike"
 
 
 def with_accuracy(conditions: pd.DataFrame) -> str:
