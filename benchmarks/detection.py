@@ -1,62 +1,65 @@
-"""The benchmark of detectors: each on every data set, over seeds, with intervals and tests.
+"""The benchmark of detectors: each on every data set, over plausible labels, with intervals.
 
-    GENKL_DATA=/path/to/data python -m benchmarks.detection             # all, under an hour
+    GENKL_DATA=/path/to/data python -m benchmarks.detection             # all, about an hour
     python -m benchmarks.detection digits --seeds 0 1 --folder /tmp/detection
 
 Each data set's results are a record of their own in results/detection/, with its settings and
-fingerprints of the code that made it. Data sets that are not on this machine are left out, and
-said to be. Detectors see predictions, features and given labels; the truth only judges them.
-Thresholds are the detector's own published one, and one chosen on the held-out conforming
-instances within a budget; never on the instances that are judged.
+fingerprints of the code that made it; one that is current is not made again. Data sets that are
+not on this machine are left out, and said to be. Detectors see predictions, features and given
+labels; the truth only judges them. How plausible the strangers' given labels are is an axis: each
+data set is judged under every way to give them. Thresholds are the detector's own published one,
+and one chosen on the held-out conforming instances within a budget; never on the instances that
+are judged. Intervals resample images (senders, where there are any) and seeds together.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from benchmarks.choosing import choose_alpha_beta
-from benchmarks.evidence import CASES, CODE, NUM_MODELS, Gathered, Seen, gather, retrained
-from benchmarks.statistics import bootstrap_interval, paired_comparison
-from genkl.data import Kind
-from genkl.data.base import NON_CONFORMING
-from genkl.detectors import DETECTORS, Detector, Evidence, combination, genkl_detector
+from benchmarks.combine import combination
+from benchmarks.evidence import CASES, CODE, gather
+from benchmarks.judging import (
+    BUDGET,
+    KINDS,
+    MODELS,
+    Judged,
+    Row,
+    Scored,
+    judged,
+    measure_conditions,
+    score_all,
+)
+from benchmarks.statistics import (
+    Resamples,
+    missed_at_noise_rate,
+    percentile_interval,
+    resampled_auroc,
+)
+from genkl.detectors import DETECTORS
 from genkl.detectors.predictions import BETA_SHARE
 from genkl.evaluate import auroc, average_precision, precision_recall_f1, recall_at_share
-from genkl.records import save_record
-from genkl.rule.conformal import threshold_for_budget
+from genkl.records import load_record, save_record, stale_because
 from genkl.rule.divergence import dominance_threshold
 
 FOLDER = Path("results/detection")
 SEEDS = (0, 1, 2, 3, 4)
-MODELS = 5
-"""Averaged in the main table, as the paper does before its first round."""
-BUDGET = 0.05
 SHARE = 0.05
 RESAMPLES = 1000
-AUTO = "GenKL auto"
-"""Alpha and beta by `choose_alpha_beta`: from the held-out instances and the unlabelled ones."""
-METHODS = (*list(DETECTORS)[:2], AUTO, *list(DETECTORS)[2:])
-KINDS = {"NC": (*NON_CONFORMING, Kind.WRONG), "ambiguous": (Kind.AMBIGUOUS,), "OOD": (Kind.OOD,)}
-"""Who is positive; the conforming ones are always the negatives."""
+METHODS = tuple(DETECTORS)
 BASE = "entropy"
 """Every detector is compared with this one, pair by pair."""
 MODULES = (
     *CODE,
     "genkl.rule.evaluation",
-    "genkl.rule.choose",
     "genkl.evaluate",
     "benchmarks.statistics",
     "genkl.rule.conformal",
@@ -65,15 +68,17 @@ MODULES = (
     "genkl.rule.identify",
     "genkl.rule.kinds",
     "genkl.rule.neighbors",
-    "benchmarks.choosing",
+    "benchmarks.combine",
     "benchmarks.detection",
     "benchmarks.evidence",
+    "benchmarks.judging",
 )
 COMBINED = {
     "entropy": ("entropy",),
     "GenKL": ("GenKL",),
     "entropy + GenKL": ("entropy", "GenKL"),
     "entropy + GenKL invariant": ("entropy", "GenKL invariant"),
+    "entropy + DSOS": ("entropy", "DSOS"),
     "KNN": ("KNN",),
     "KNN + entropy": ("KNN", "entropy"),
     "KNN + entropy + GenKL": ("KNN", "entropy", "GenKL"),
@@ -84,160 +89,123 @@ COMBINED = {
 ADDED = {
     "entropy + GenKL": "entropy",
     "entropy + GenKL invariant": "entropy",
+    "entropy + DSOS": "entropy",
     "KNN + entropy": "entropy",
     "KNN + entropy + GenKL": "KNN + entropy",
     "all": "all but GenKL",
 }
 """A combination and the one that lacks the score in question."""
-FEW = ("GenKL", "GenKL invariant", "entropy", "max softmax", "mutual information")
-"""What the conditions are looked at with: they act on predictions."""
-TEMPERATURES = (0.25, 0.5, 1.0, 2.0, 4.0)
 FLAGGED = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 """Shares of all instances at which the recall is recorded: the paper's own task."""
 FIXED = {"GenKL": (0.9, 1.0, 1.05, 1.1), "entropy": (0.8, 0.9, 0.95, 0.99)}
 """Thresholds that nobody adjusted to the data: the paper's range of alpha, and "near 1"."""
-RETRAINED_SEEDS = 3
-"""Of the seeds, so many for conditions that need new predictions."""
+FEWEST = 20
+"""Positives that a combination is fitted to, at least."""
+Chosen = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Rows that count, which of these are positive, and what each is resampled with."""
 
 
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Instances of one case and seed, ready to be scored.
-
-    Attributes:
-        seed: of everything.
-        evidence: about the noisy instances, with a reference.
-        kinds: what those are, shape (N,).
-        val_accuracy: of the averaged prediction.
-    """
-
-    seed: int
-    evidence: Evidence
-    kinds: np.ndarray
-    val_accuracy: float
-
-    def of_kind(self, kind: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """Rows that count, and which of those are positive; None where one side is missing.
-
-        Where nobody looked at the others (Clothing1M's list has positives only), the held-out
-        conforming instances are the negatives: they come after the N noisy ones.
-        """
-        count, held_out = len(self.kinds), len(self.evidence.reference)
-        positive = np.isin(self.kinds, KINDS[kind])
-        conforms = np.isin(self.kinds, (Kind.CORRECT, Kind.MISLABELLED))
-        rows = np.flatnonzero(positive | conforms)
-        if not conforms.any():
-            rows = np.concatenate([rows, count + np.arange(held_out)])
-        truth = np.concatenate([positive, np.zeros(held_out, dtype=bool)])[rows]
-        return (rows, truth) if 0 < truth.sum() < len(truth) else None
-
-    def of_every_kind(self) -> Iterable[tuple[str, np.ndarray, np.ndarray]]:
-        """Each kind that can be judged, with the rows that count and which are positive."""
-        for kind in KINDS:
-            if (chosen := self.of_kind(kind)) is not None:
-                yield kind, *chosen
-
-
-def judged(seed: int, found: Gathered, models: int = MODELS, temperature: float = 1.0) -> Judged:
-    """What detectors see when so many models are averaged at a temperature."""
-    evidence = None
-    for seen in (found.reference, found.noisy):
-        logits = seen.logits[:models].astype(np.float64) / temperature
-        view = seen.view_logits[:models].astype(np.float64) / temperature
-        evidence = Evidence(
-            pred_probs=softmax(logits, axis=-1).mean(0),
-            member_logits=logits,
-            features=seen.features,
-            given_labels=seen.labels,
-            view_probs=softmax(view, axis=-1).mean(0),
-            reference=evidence,
-        )
-    return Judged(seed, evidence, found.kinds, found.val_accuracy)
-
-
-def usable(names: Iterable[str], evidence: Evidence) -> list[Detector]:
-    """Those detectors whose needs the evidence meets; "GenKL auto" is chosen for it here."""
-    found = [_auto(evidence) if name == AUTO else DETECTORS[name] for name in names]
-    models = len(evidence.member_logits)
-    return [
-        detector
-        for detector in found
-        if not evidence.missing(detector.needs) and (models > 1 or detector.family != "ensemble")
-    ]
-
-
-def _auto(evidence: Evidence) -> Detector:
-    probs, known = evidence.pred_probs, evidence.reference.pred_probs
-    alpha, beta = choose_alpha_beta(probs, known, BUDGET)
-    return genkl_detector(beta, alpha=alpha if 0 < alpha < np.inf else None, name=AUTO)
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Scores of one detector: of the noisy instances, then of the held-out conforming ones."""
-
-    detector: Detector
-    scores: np.ndarray
-    thresholds: dict[str, float]
-
-
-def score_all(names: Iterable[str], judged: Judged) -> dict[str, Scored]:
-    """Every usable detector's scores and thresholds."""
-    found = {}
-    for detector in usable(names, judged.evidence):
-        held_out = detector.conforming_scores(judged.evidence)
-        thresholds = {"budget": threshold_for_budget(held_out, BUDGET)}
-        if detector.name == AUTO:
-            thresholds["budget"] = float(detector.threshold or np.inf)
-        elif (own := detector.published_threshold(judged.evidence)) is not None:
-            thresholds["published"] = own
-        scores = np.concatenate([detector.score(judged.evidence), held_out])
-        found[detector.name] = Scored(detector, scores, thresholds)
-    return found
-
-
-def measure(judged: Judged, scored: dict[str, Scored], resamples: int) -> list[Row]:
+def measure(judged: Judged, scored: dict[str, Scored]) -> list[Row]:
     """One row for each detector and each kind of positives."""
     rows = []
     for kind, counts, truth in judged.of_every_kind():
-        positive = np.isin(judged.kinds, KINDS[kind])
+        positive = np.isin(judged.kinds, KINDS[kind][0])
         for name, this in scored.items():
             scores, noisy = this.scores[counts], this.scores[: len(positive)]
-            row: Row = {
-                "kind": kind,
-                "method": name,
-                "family": this.detector.family,
-                "instances": len(truth),
-                "positives": int(truth.sum()),
-                "val_accuracy": judged.val_accuracy,
-                "auroc": auroc(scores, truth),
-                "average_precision": average_precision(scores, truth),
-                "recall_at_share": recall_at_share(noisy, positive, SHARE),
-            }
-            draws = {"seed": judged.seed, "resamples": resamples}
-            if resamples:
-                interval = bootstrap_interval(auroc, scores, truth, **draws)
-                row |= dict(zip(("auroc_low", "auroc_high"), interval, strict=True))
-            if resamples and name != BASE and BASE in scored:
-                pair = paired_comparison(scores, scored[BASE].scores[counts], truth, **draws)
-                row |= {f"over_{BASE}": pair.difference}
-                row |= {f"over_{BASE}_low": pair.low, f"over_{BASE}_high": pair.high}
+            rows.append(
+                {
+                    "kind": kind,
+                    "method": name,
+                    "instances": len(truth),
+                    "positives": int(truth.sum()),
+                    "val_accuracy": judged.val_accuracy,
+                    "auroc": auroc(scores, truth),
+                    "average_precision": average_precision(scores, truth),
+                    "recall_at_share": recall_at_share(noisy, positive, SHARE),
+                    "missed": missed_at_noise_rate(scores, truth)[0],
+                }
+            )
+    return rows
+
+
+def measure_thresholds(judged: Judged, scored: dict[str, Scored]) -> list[Row]:
+    """What thresholds flag that were chosen without a look at these instances; NC is positive."""
+    rows = []
+    for counts, truth in filter(None, [judged.of_kind("NC")]):
+        for name, this in scored.items():
+            row, scores = {"method": name}, this.scores[counts]
             for threshold, value in this.thresholds.items():
                 figures = precision_recall_f1(scores >= value, truth)
                 row |= {f"{threshold}_{key}": figure for key, figure in figures.items()}
-                row[f"{threshold}_flagged"] = float((noisy >= value).mean())
+                row[f"{threshold}_flagged"] = float(
+                    (this.scores[: len(judged.kinds)] >= value).mean()
+                )
                 row[f"{threshold}_false_flags"] = float((scores >= value)[~truth].mean())
             rows.append(row)
+    return rows
+
+
+def measure_intervals(
+    kind: str,
+    chosen: Sequence[Chosen],
+    by_way: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
+    over: Callable[[str], str | None],
+    resamples: int,
+) -> list[Row]:
+    """Mean over seeds with intervals from the same resamples of images and seeds for all.
+
+    Args:
+        kind: who is positive.
+        chosen: of each seed, the rows that count, which of these are positive, and their groups.
+        by_way: way to give labels -> of each seed, scores by name.
+        over: the name of what a name is compared with; None for nothing.
+        resamples: how many; 0 for no intervals.
+    """
+    draws = Resamples.of([groups for *_, groups in chosen], max(resamples, 1))
+    kept: dict[bytes, tuple] = {}  # most scores don't depend on the way
+
+    def figures(of_seeds: Sequence[np.ndarray]) -> tuple:
+        """AUROC and misses: as they are, (2,), and resampled, (2, R)."""
+        key = b"".join(scores.tobytes() for scores in of_seeds)
+        if key not in kept:
+            parts = [
+                (scores[rows], truth, times)
+                for scores, (rows, truth, _), times in zip(
+                    of_seeds, chosen, draws.times, strict=True
+                )
+            ]
+            plain = [[auroc(s, y), missed_at_noise_rate(s, y)[0]] for s, y, _ in parts]
+            again = [
+                draws.mean([measure(*part) for part in parts])
+                for measure in (resampled_auroc, missed_at_noise_rate)
+            ]
+            kept[key] = np.mean(plain, axis=0), np.stack(again)
+        return kept[key]
+
+    found = {
+        (way, name): figures([scores[name] for scores in seeds])
+        for way, seeds in by_way.items()
+        for name in seeds[0]
+        if all(name in scores for scores in seeds)
+    }
+    rows = []
+    for (way, name), (plain, again) in found.items():
+        shown = {"auroc": (plain[0], again[0]), "missed": (plain[1], again[1])}
+        for title, other in {"over": (way, over(name)), "over_random": ("random", name)}.items():
+            if other in found and other != (way, name):
+                shown[title] = plain[0] - found[other][0][0], again[0] - found[other][1][0]
+        row: Row = {"labels": way, "kind": kind, "method": name}
+        for title, (value, resampled) in shown.items():
+            interval = percentile_interval(resampled) if resamples else (None, None)
+            row |= {title: float(value), f"{title}_low": interval[0], f"{title}_high": interval[1]}
+        rows.append(row)
     return rows
 
 
 def measure_recall(judged: Judged, scored: dict[str, Scored]) -> list[Row]:
     """Recall of the non-conforming beside the share flagged, and at fixed thresholds."""
     rows: list[Row] = []
-    is_nc = np.isin(judged.kinds, KINDS["NC"])
+    is_nc = np.isin(judged.kinds, KINDS["NC"][0])
     for name, this in scored.items():
         scores = this.scores[: len(is_nc)]
         for share in FLAGGED:
@@ -269,91 +237,50 @@ def measure_by_dominant(judged: Judged, scored: dict[str, Scored]) -> list[Row]:
     return rows
 
 
-def measure_combinations(judged: Judged, scored: dict[str, Scored], resamples: int) -> list[Row]:
-    """Cross-fitted logistic regressions on several scores; the truth is used to fit them."""
-    rows = []
-    for kind, counts, truth in judged.of_every_kind():
-        if truth.sum() < 20:
-            continue
-        mixed: dict[str, np.ndarray] = {}
-        for title, parts in COMBINED.items():
+def combine(judged: Judged, scored: dict[str, Scored]) -> dict[str, np.ndarray]:
+    """Cross-fitted logistic regressions on several scores; the truth is used to fit them.
+
+    Returns:
+        By name of the combination, shape (N + m,); 0 for whom NC is no question.
+    """
+    mixed: dict[str, np.ndarray] = {}
+    for counts, truth in filter(None, [judged.of_kind("NC")]):
+        for title, parts in COMBINED.items() if truth.sum() >= FEWEST else ():
             here = [part for part in parts if part in scored]
             if here and (len(here) == len(parts) or title.startswith("all")):
                 columns = np.stack([scored[part].scores[counts] for part in here], axis=1)
-                mixed[title] = combination(columns, truth, seed=judged.seed)
-        for title, scores in mixed.items():
-            row: Row = {"kind": kind, "method": title, "auroc": auroc(scores, truth)}
-            row["average_precision"] = average_precision(scores, truth)
-            if resamples and (less := ADDED.get(title)) in mixed:
-                draws = {"seed": judged.seed, "resamples": resamples}
-                pair = paired_comparison(scores, mixed[less], truth, **draws)
-                row |= {"over": less, "added": pair.difference}
-                row |= {"added_low": pair.low, "added_high": pair.high}
-            rows.append(row)
-    return rows
+                mixed[title] = np.zeros(len(judged.groups))
+                mixed[title][counts] = combination(columns, truth, seed=judged.seed)
+    return mixed
 
 
-def fitted_temperature(reference: Seen, models: int = MODELS) -> float:
-    """The temperature at which the averaged prediction is most likely on held-out labels."""
-    logits, rows = reference.logits[:models].astype(np.float64), np.arange(len(reference.labels))
-
-    def loss(log_temperature: float) -> float:
-        scaled = log_softmax(logits / np.exp(log_temperature), axis=-1)
-        mean = np.logaddexp.reduce(scaled, axis=0) - np.log(len(scaled))
-        return -float(mean[rows, reference.labels].mean())
-
-    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
-
-
-def conditions(name: str, seed: int, found: Gathered, retrain: bool) -> Iterable[tuple]:
-    """(condition, its value, what detectors see) for every condition of a case and seed."""
-    for models in (1, 2, 3, 5, 7, NUM_MODELS):
-        yield "models", models, judged(seed, found, models=models)
-    for temperature in TEMPERATURES:
-        yield "temperature", temperature, judged(seed, found, temperature=temperature)
-    fitted = fitted_temperature(found.reference)
-    yield "calibrated", fitted, judged(seed, found, temperature=fitted)
-    if retrain:
-        for condition, value, changes in retrained(CASES[name]):
-            yield condition, value, judged(seed, gather(name, seed, **changes))
-
-
-def measure_conditions(
-    name: str, seed: int, found: Gathered, methods: Sequence[str], retrain: bool
-) -> list[Row]:
-    """AUROC of the few detectors that read predictions, under every condition."""
-    rows = []
-    few = [method for method in FEW if method in methods]
-    for condition, value, seen in conditions(name, seed, found, retrain):
-        if (chosen := seen.of_kind("NC")) is None:
-            continue
-        counts, truth = chosen
-        for detector in usable(few, seen.evidence):
-            scores = detector.score(seen.evidence), detector.conforming_scores(seen.evidence)
-            row: Row = {"condition": condition, "value": value, "method": detector.name}
-            row["val_accuracy"] = seen.val_accuracy
-            rows.append(row | {"auroc": auroc(np.concatenate(scores)[counts], truth)})
-    return rows
-
-
-def run_seed(
-    name: str, seed: int, methods: Sequence[str], resamples: int, with_conditions: bool
-) -> dict[str, list[Row]]:
-    """All tables of one case and one seed."""
+def run_seed(name: str, seed: int, methods: Sequence[str], with_conditions: bool) -> tuple:
+    """Tables of one case and seed, who counts by kind, scores by way, and combined ones."""
     found = gather(name, seed)
     seen = judged(seed, found)
     scored = score_all(methods, seen)
+    reading = [n for n in methods if "given_labels" in DETECTORS[n].needs]
+    by_way = {
+        way: scored | score_all(reading if at else (), judged(seed, found, way))
+        for at, way in enumerate(found.labels)
+    }
     tables = {
-        "scores": measure(seen, scored, resamples),
+        "scores": measure(seen, scored),
+        "thresholds": measure_thresholds(seen, scored),
         "recall": measure_recall(seen, scored),
         "dominant": measure_by_dominant(seen, scored),
-        "combinations": measure_combinations(seen, scored, resamples),
     }
     if with_conditions:
-        retrain = seed < RETRAINED_SEEDS
-        tables["conditions"] = measure_conditions(name, seed, found, methods, retrain)
+        tables["conditions"] = measure_conditions(name, seed, found, methods)
     of_this = {"case": name, "seed": seed}
-    return {table: [of_this | row for row in rows] for table, rows in tables.items()}
+    tables = {table: [of_this | row for row in rows] for table, rows in tables.items()}
+    scores = {way: {n: this.scores for n, this in all_.items()} for way, all_ in by_way.items()}
+    kinds = {kind: (*counts, seen.groups[counts[0]]) for kind, *counts in seen.of_every_kind()}
+    return tables, kinds, scores, combine(seen, scored)
+
+
+def _base(name: str) -> str | None:
+    return BASE if name != BASE else None
 
 
 def record(
@@ -366,21 +293,35 @@ def record(
     with_conditions: bool = True,
     jobs: int = 1,
 ) -> Path:
-    """Measure a case on every seed and keep the record."""
-    start = time.perf_counter()
-    work = (delayed(run_seed)(name, s, methods, resamples, with_conditions) for s in seeds)
-    threads = {"inner_max_num_threads": 1} if jobs > 1 else {}
-    done = Parallel(jobs, return_as="generator", **threads)(work)
-    tables: dict[str, list] = {}
-    for of_seed in tqdm(done, desc=name, total=len(seeds), unit="seed"):
-        for key, rows in of_seed.items():
-            tables.setdefault(key, []).extend(rows)
+    """Measure a case on every seed and keep the record; nothing is done where it is current."""
     settings = {"case": name, "title": CASES[name].title, "seeds": list(seeds)}
     settings |= {"methods": list(methods), "models": MODELS, "budget": BUDGET, "share": SHARE}
     settings |= {"resamples": resamples, "conditions": with_conditions}
+    settings |= {"labels": list(CASES[name].labels)}
+    path = folder / f"{name}.json"
+    if path.exists() and not stale_because(load_record(path), **settings):
+        return path
+    start = time.perf_counter()
+    threads = {"inner_max_num_threads": 1} if jobs > 1 else {}
+    parallel = Parallel(jobs, return_as="generator", **threads)
+    work = (delayed(run_seed)(name, s, methods, with_conditions) for s in seeds)
+    done = list(tqdm(parallel(work), desc=name, total=len(seeds), unit="seed"))
+    by_way = {way: [scores[way] for _, _, scores, _ in done] for way in done[0][2]}
+    mixed = {next(iter(by_way)): [mixed for *_, mixed in done]}
+    kinds = [kind for kind in KINDS if all(kind in seen for _, seen, _, _ in done)]
+    asked = [("intervals", kind, by_way, _base) for kind in kinds]
+    asked += [("combinations", kind, mixed, ADDED.get) for kind in kinds if kind == "NC"]
+    chosen = {kind: [seen[kind] for _, seen, _, _ in done] for kind in kinds}
+    call = delayed(measure_intervals)
+    work = (call(kind, chosen[kind], ways, over, resamples) for _, kind, ways, over in asked)
+    tables: dict[str, list] = {}
+    for (table, *_), rows in zip(asked, parallel(work), strict=True):
+        tables.setdefault(table, []).extend({"case": name, **row} for row in rows)
+    for table, rows in (pair for of_seed, *_ in done for pair in of_seed.items()):
+        tables.setdefault(table, []).extend(rows)
     settings |= {"seconds": time.perf_counter() - start, "jobs": jobs}
     return save_record(
-        folder / f"{name}.json",
+        path,
         title=f"Identification on {CASES[name].title}",
         tables={key: pd.DataFrame(rows).round(5) for key, rows in tables.items() if rows},
         settings=settings,

@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.choosing import default_betas
-from benchmarks.detection import BUDGET, MODULES, SEEDS, Judged, judged
+from benchmarks.detection import MODULES, SEEDS
 from benchmarks.evidence import CASES, gather
+from benchmarks.judging import BUDGET, Judged, judged
 from genkl.detectors import DETECTORS
 from genkl.detectors.predictions import BETA_SHARE
 from genkl.evaluate import auroc

@@ -19,7 +19,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "genkl.data.registry": ("DATASETS", "load_dataset"),
     "genkl.data.sources": ("DataNotFoundError",),
     "genkl.data.arrays": ("dataset_from_arrays",),
-    "genkl.data.planting": ("plant_noise",),
+    "genkl.data.planting": ("label_strangers", "plant_noise"),
     "genkl.data.statistics": ("count_kinds", "count_labels", "noise_matrix"),
     "genkl.data.loading": ("check_images", "drop_broken", "image_batches"),
     "genkl.data.transforms": ("build_transform",),
@@ -53,7 +53,6 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "Detector",
         "Evidence",
         "cleanlab_detector",
-        "combination",
         "energy_detector",
         "genkl_detector",
         "jo_src_detector",
@@ -141,22 +140,23 @@ _EXPORTS: dict[str, str] = {name: module for module, names in _MODULES.items() f
 
 __all__ = list(_EXPORTS)
 
-_STATISTICS = "in a checkout of the book: from benchmarks.statistics import {}"
+_RESAMPLES = "replaced: from benchmarks.statistics import hierarchical_interval, Resamples"
 _MOVED = {
     "backbones": "genkl.features",
     "blockwise": "genkl.rule.evaluation",
     "book": "`python -m book`, in a checkout of the book",
-    "bootstrap_interval": _STATISTICS.format("bootstrap_interval"),
+    "bootstrap_interval": _RESAMPLES,
     "choose": "genkl.rule.choose",
     "choose_alpha_beta": "withdrawn (see chapter 8): beta = 0.5 / k; or benchmarks.choosing",
+    "combination": "in a checkout of the book: from benchmarks.combine import combination",
     "compare": "genkl.evaluate, and benchmarks.statistics in a checkout of the book",
     "conformal": "genkl.rule.conformal",
-    "delong_test": _STATISTICS.format("delong_test"),
+    "delong_test": _RESAMPLES,
     "divergence": "genkl.rule.divergence",
     "identify": "genkl.rule.identify",
     "kinds": "genkl.rule.kinds",
     "models": "genkl.networks",
-    "paired_comparison": _STATISTICS.format("paired_comparison"),
+    "paired_comparison": _RESAMPLES,
     "pipeline": "genkl.learn",
     "stream": "genkl.rule.stream",
     "sweep": "benchmarks.sweep, in a checkout of the book",

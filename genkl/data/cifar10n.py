@@ -19,6 +19,7 @@ import torch
 from genkl.checks import check_choice
 from genkl.data.base import Kind, NoisyDataset, Truth, make_dataset
 from genkl.data.cifar10 import CLASS_NAMES, numbered_images, read_cifar10_labels
+from genkl.data.planting import STATED
 from genkl.data.registry import CIFAR10, CIFAR10N
 from genkl.data.sources import find_data, find_neighbour
 from genkl.data.splitting import check_counts, check_limit, draw_rows, draw_splits, take_stratified
@@ -44,6 +45,7 @@ def load_cifar10n(
     test_per_class: int | None = None,
     noisy_limit: int | None = None,
     held_out: str | Sequence[str] = (),
+    held_out_labels: str = "random",
 ) -> tuple[NoisyDataset, Truth]:
     """Load CIFAR-10 with the labels of CIFAR-10N: up to 10 classes, real label noise.
 
@@ -57,8 +59,11 @@ def load_cifar10n(
         test_per_class: test images of each class; None is all of them.
         noisy_limit: draw at most so many noisy instances at random.
         held_out: classes that are not known, by name. Their images are in the noisy split only, as
-            OOD, each under a known label drawn at random. A human label of a held-out class on an
-            image of a known one is replaced by another wrong known one, drawn at random.
+            OOD. A human label of a held-out class on an image of a known one is replaced by
+            another wrong known one, drawn at random.
+        held_out_labels: of the images of held-out classes: "random", a known label drawn at random;
+            or "human", the chosen label where it is a known one, else a single person's; images
+            that nobody gave a known label are left out.
 
     Returns:
         The data set, inputs of shape (N, 3, 32, 32), uint8, and the truth about its noisy split
@@ -70,6 +75,7 @@ def load_cifar10n(
         ValueError: a bad option, files that are damaged or that don't belong together.
     """
     check_choice("labels", labels, LABELS)
+    check_choice("held_out_labels", held_out_labels, ("random", "human"))
     check_limit("noisy_limit", noisy_limit)
     per_class = check_counts(clean=clean_per_class, validation=validation_per_class)
     check_counts(test=test_per_class or 0)
@@ -82,14 +88,15 @@ def load_cifar10n(
     rng = np.random.default_rng(seed)
     rows, _ = draw_splits(trained, np.flatnonzero(np.isin(trained, known)), per_class, rng)
     left = np.setdiff1d(np.arange(len(trained)), np.concatenate([*rows.values()]))
-    rows["noisy"] = draw_rows(left, noisy_limit, seed)
     position = np.full(len(CLASS_NAMES), -1)
     position[known] = np.arange(len(known))
     true = position[np.concatenate([trained, tested])]
-    given = true.copy()
     # Drawn for every image, so that a limit changes no image's label.
     drawn = redraw_unknown(position[human[labels]], position[trained], len(known), rng)
-    given[: len(trained)] = drawn
+    if held_out_labels == "human":
+        drawn = np.where(position[trained] < 0, first_known(human, labels, position), drawn)
+    given = np.concatenate([drawn, true[len(trained) :]])
+    rows["noisy"] = draw_rows(left[given[left] >= 0], noisy_limit, seed)
     kinds = np.where(given == true, Kind.CORRECT, Kind.MISLABELLED)
     kinds[true < 0] = Kind.OOD
     test = np.flatnonzero(np.isin(tested, known))
@@ -98,7 +105,8 @@ def load_cifar10n(
     rows["test"] = len(trained) + test
     names = [CLASS_NAMES[label] for label in known]
     read = numbered_images(len(trained), cifar)
-    truth = Truth(kinds, true, "CIFAR-10's own labels")
+    stated = STATED + held_out_labels if len(known) < len(CLASS_NAMES) else ""
+    truth = Truth(kinds, true, "CIFAR-10's own labels" + stated)
     return make_dataset(CIFAR10N.name, names, read, rows, given, truth)
 
 
@@ -115,6 +123,12 @@ def known_classes(held_out: str | Sequence[str]) -> np.ndarray:
     if len(known) < 2:
         raise ValueError(f"held_out leaves {len(known)} classes; leave 2 or more")
     return np.array(known)
+
+
+def first_known(human: dict[str, np.ndarray], labels: str, position: np.ndarray) -> np.ndarray:
+    """The chosen human label, or else the first single person's, that is a known class; or -1."""
+    said = position[[human[name] for name in (labels, "random1", "random2", "random3")]]
+    return np.take_along_axis(said, (said >= 0).argmax(axis=0)[None], axis=0)[0]
 
 
 def redraw_unknown(

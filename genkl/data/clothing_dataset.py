@@ -29,7 +29,7 @@ from genkl.data.folder import (
 )
 from genkl.data.images import ImageFiles
 from genkl.data.lists import as_integers, find_rows
-from genkl.data.planting import check_rate, plant_label_noise
+from genkl.data.planting import STATED, check_rate, plant_label_noise
 from genkl.data.registry import CLOTHING_DATASET
 from genkl.data.sources import find_data
 from genkl.data.splitting import check_counts, take_stratified
@@ -108,8 +108,8 @@ def load_clothing_dataset(
     Returns:
         The data set, its inputs image files, and the truth about its noisy split. AMBIGUOUS for
         "Not sure", OOD for "Other" and other garments, NC for "Skip". The given label of a
-        non-conforming image is drawn from those of the conforming ones in the noisy split. Ids
-        count the rows of ``images.csv``.
+        non-conforming image is drawn from those of the conforming ones in the noisy split: at
+        random, see `label_strangers` for others. Ids count the rows of ``images.csv``.
 
     Raises:
         DataNotFoundError: the data set is not here, or images are missing; the message says what
@@ -145,6 +145,7 @@ def load_clothing_dataset(
     rows["noisy"] = rng.permutation(np.concatenate([plain, strange]))
     files = ImageFiles(folder, pc.binary_join_element_wise("images/", names, ".jpg", ""))
     source = "the senders' own labels" + (", and planted" if label_noise else "")
+    source += STATED + "random" if len(strange) else ""
     truth = Truth(kinds, classes, source)
     return make_dataset(CLOTHING_DATASET.name, CLASS_NAMES, files.take, rows, given, truth)
 

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.datasets import load_digits as sklearn_digits
 
 from genkl.data.base import Kind, NoisyDataset, Truth, make_dataset
-from genkl.data.planting import blend_pairs, check_rate, plant_label_noise
+from genkl.data.planting import STATED, blend_pairs, check_rate, plant_label_noise
 from genkl.data.registry import DIGITS
 from genkl.data.splitting import check_counts, draw_splits
 
@@ -77,7 +77,7 @@ def load_digits(
     rows["noisy"] = rng.permutation(np.concatenate([plain, blended, ood]))
     names = [str(digit) for digit in range(NUM_KNOWN)]
     images = np.concatenate([images, blends])
-    truth = Truth(kinds, true, "planted")
+    truth = Truth(kinds, true, f"planted{STATED}random")
     return make_dataset(DIGITS.name, names, images.__getitem__, rows, given, truth)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genkl.checks import check_choice
+from genkl.checks import check_choice, check_labels
 from genkl.data.base import Kind, NoisyDataset, Split, Truth
 from genkl.data.images import BlendedImages, Images, JoinedImages, as_images, resize_image
 
@@ -133,30 +133,31 @@ def plant_noise(
     truth: Truth,
     *,
     seed: int = 0,
-    label_noise: float = 0.0,
+    label_noise: float | np.ndarray = 0.0,
     noise_kind: str = "symmetric",
-    confusion: np.ndarray | None = None,
     ood: Tensor | np.ndarray | Images | None = None,
     ood_share: float = 0.0,
+    ood_labels: str | np.ndarray = "nearest class",
     ambiguous_share: float = 0.0,
 ) -> tuple[NoisyDataset, Truth]:
     """Add noise to the noisy split of any data set, and say so in the truth.
 
     First blends replace pairs of correct instances, then images of another data set come in, then
-    labels change; the result is shuffled. The shares are of the *resulting* noisy split, up to
-    rounding; label noise is a share of its correct instances.
+    labels change; the result is shuffled, and the strangers get their labels. The shares are of
+    the *resulting* noisy split, up to rounding; label noise is a share of its correct instances.
 
     Args:
         dataset: only its noisy split changes.
         truth: about that split; only instances known to be correct are blended or relabelled.
         seed: decides all of it.
-        label_noise: share of wrong labels, see `plant_label_noise`.
-        noise_kind: "symmetric" or "pair".
-        confusion: instead of these two, a matrix, see `plant_confusion`.
+        label_noise: share of wrong labels, see `plant_label_noise`, or a confusion matrix (k, k),
+            see `plant_confusion`.
+        noise_kind: "symmetric" or "pair"; a matrix needs none.
         ood: images of no class, from another data set; brought to the size and the channels of
-            the data set's own where those are a tensor. They get given labels at random, in the
-            proportions of the noisy split.
+            the data set's own where those are a tensor.
         ood_share: of the resulting noisy split, in [0, 1).
+        ood_labels: their given labels, see `label_strangers`. How plausible these are decides what
+            a detector that reads the given label finds; nothing else depends on the choice.
         ambiguous_share: averages of two images of different classes under one of the two labels,
             as a share of the resulting noisy split, in [0, 1). Each uses up two images.
 
@@ -164,13 +165,10 @@ def plant_noise(
         The noisier data set and its truth. Made and added instances have ids above all others.
 
     Raises:
-        ValueError: a share out of range, both label_noise and confusion, ood_share without ood,
-            or more asked for than there is.
+        ValueError: a share out of range, a bad matrix, ood_share without ood, more asked for than
+            there is, or as `label_strangers`.
     """
-    check_rate("label_noise", label_noise)
-    for name, share in (("ood_share", ood_share), ("ambiguous_share", ambiguous_share)):
-        if not 0 <= share < 1:
-            raise ValueError(f"{name} is {share}; it is a share of the result, in [0, 1)")
+    _check_plan(label_noise, ood_labels, ood_share=ood_share, ambiguous_share=ambiguous_share)
     rng = np.random.default_rng(seed)
     ood = torch.from_numpy(ood) if isinstance(ood, np.ndarray) else ood
     noisy, given = dataset.noisy, dataset.noisy.labels.numpy()
@@ -193,12 +191,127 @@ def plant_noise(
     true = np.concatenate([truth.labels[plain], np.full(len(made), -1)])
     first_id = 1 + max(int(split.ids.max()) for split in dataset.splits().values() if len(split))
     ids = np.concatenate([noisy.ids.numpy()[plain], first_id + np.arange(len(made))])
-    _plant_labels(labels, kinds, true, dataset.num_classes, label_noise, noise_kind, confusion, rng)
+    _plant_labels(labels, kinds, true, dataset.num_classes, label_noise, noise_kind, rng)
     order = rng.permutation(len(labels))
     inputs = torch.cat(parts) if isinstance(noisy.inputs, Tensor) else JoinedImages(parts)
     split = Split(inputs, torch.from_numpy(labels), torch.from_numpy(ids)).take(order)
-    told = Truth(kinds[order], true[order], f"{truth.source}, and planted", ids[order])
-    return replace(dataset, noisy=split), told
+    at_random = isinstance(ood_labels, str) and ood_labels == "random"  # as they were drawn above
+    stated = ", and planted" + (STATED + "random" if num_ood and at_random else "")
+    told = Truth(kinds[order], true[order], truth.source + stated, ids[order])
+    made = replace(dataset, noisy=split), told
+    added = told.ids >= first_id + num_blends
+    return made if at_random or not num_ood else label_strangers(*made, ood_labels, added, seed)
+
+
+OOD_LABELS = ("nearest class", "predictor", "random")
+"""How strangers can get given labels, see `label_strangers`."""
+
+STATED = "; strangers' labels: "
+"""In a truth's source, before the choice."""
+
+THUMBNAIL = (16, 16)
+"""Height and width at which images on disk are compared."""
+
+
+def label_strangers(
+    dataset: NoisyDataset,
+    truth: Truth,
+    ood_labels: str | np.ndarray = "nearest class",
+    rows: np.ndarray | None = None,
+    seed: int = 0,
+) -> tuple[NoisyDataset, Truth]:
+    """Give instances of no class other given labels, as plausible as one likes.
+
+    A label that is drawn at random gives itself away: no prediction believes it. On the web, an
+    image is found *because* its label fits it in some way.
+
+    Args:
+        dataset: only given labels of its noisy split change. "nearest class" and "predictor"
+            compare inputs: pixels, those of images on disk as thumbnails; or features, of a data
+            set that was featurized.
+        truth: about the noisy split.
+        ood_labels: "nearest class": the class of the nearest conforming instance (of those that
+            the truth knows, by Euclidean distance). "predictor": drawn from the belief of a
+            logistic regression that learned the test split, which no learner sees. "random":
+            drawn in the proportions of the conforming instances' given labels. Or labels, one
+            for each of the rows.
+        rows: which instances of the noisy split, a boolean mask (N,); None for all that the truth
+            knows to be non-conforming.
+        seed: of what is drawn.
+
+    Returns:
+        The data set and its truth, whose source names the choice.
+
+    Raises:
+        ValueError: an unknown choice, labels out of range, nothing that conforms to compare with,
+            or an empty test split.
+    """
+    rows = truth.is_nc if rows is None else rows
+    given, rng = dataset.noisy.labels.numpy().copy(), np.random.default_rng([seed, 2])
+    known = np.flatnonzero(truth.labels >= 0)
+    if not isinstance(ood_labels, str):
+        check_labels("ood_labels", ood_labels, dataset.num_classes, int(rows.sum()))
+        choice, chosen = "stated", ood_labels
+    else:
+        check_choice("ood_labels", ood_labels, OOD_LABELS)
+        if ood_labels == "predictor":
+            dataset.require("test")
+        elif len(known) == 0:
+            raise ValueError(
+                f"ood_labels is {ood_labels!r}, and no noisy instance is known to conform; pass "
+                "labels, one for each stranger"
+            )
+        strangers, choice = dataset.noisy.take(np.flatnonzero(rows)).inputs, ood_labels
+        if ood_labels == "random":
+            chosen = rng.choice(given[known], len(strangers))
+        elif ood_labels == "predictor":
+            chosen = _believed(dataset.test, strangers, rng)
+        else:
+            chosen = truth.labels[known][_nearest(strangers, dataset.noisy.take(known).inputs)]
+    given[rows] = chosen
+    noisy = replace(dataset.noisy, labels=torch.from_numpy(given))
+    source = truth.source.partition(STATED)[0] + STATED + choice
+    return replace(dataset, noisy=noisy), replace(truth, source=source)
+
+
+def _nearest(strangers: Tensor | Images, among: Tensor | Images) -> np.ndarray:
+    from sklearn.neighbors import NearestNeighbors
+
+    search = NearestNeighbors(n_neighbors=1).fit(_as_rows(among))
+    return search.kneighbors(_as_rows(strangers), return_distance=False)[:, 0]
+
+
+def _believed(learned: Split, strangers: Tensor | Images, rng: np.random.Generator) -> np.ndarray:
+    """A class for each, drawn from what a classifier believes."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rows = _as_rows(learned.inputs)
+    penalised = LogisticRegression(C=10 / rows.shape[1], max_iter=300)  # the more, the wider
+    model = make_pipeline(StandardScaler(), penalised).fit(rows, learned.labels.numpy())
+    summed = model.predict_proba(_as_rows(strangers)).cumsum(axis=1)
+    drawn = (summed <= rng.random((len(summed), 1)) * summed[:, -1:]).sum(axis=1)
+    return model.classes_[drawn]
+
+
+def _as_rows(inputs: Tensor | Images) -> np.ndarray:
+    if isinstance(inputs, Images):
+        every = (resize_image(inputs.read(row), THUMBNAIL) for row in range(len(inputs)))
+        inputs = torch.stack(list(every))
+    return inputs.flatten(1).float().numpy()
+
+
+def _check_plan(
+    label_noise: float | np.ndarray, ood_labels: str | np.ndarray, **shares: float
+) -> None:
+    if np.ndim(label_noise) == 0:
+        check_rate("label_noise", label_noise)
+    if isinstance(ood_labels, str):
+        check_choice("ood_labels", ood_labels, OOD_LABELS)
+    for name, share in shares.items():
+        if not 0 <= share < 1:
+            raise ValueError(f"{name} is {share}; it is a share of the result, in [0, 1)")
 
 
 def _count_blends(share: float, total: float, num_correct: int) -> int:
@@ -267,15 +380,13 @@ def _like(inputs: Tensor | Images, images: Images) -> Tensor | Images:
     return read if inputs.dtype == torch.uint8 else read.to(inputs.dtype) / 255
 
 
-def _plant_labels(labels, kinds, true, k, rate, noise_kind, confusion, rng) -> None:
+def _plant_labels(labels, kinds, true, k, noise, noise_kind, rng) -> None:
     """Change given labels of correct instances, in place, and their kinds with them."""
     correct = np.flatnonzero(kinds == Kind.CORRECT)
-    if confusion is not None:
-        if rate:
-            raise ValueError(f"label_noise is {rate} beside a confusion matrix; pass one of them")
-        if len(confusion) != k:
-            raise ValueError(f"confusion has {len(confusion)} rows; the data set has {k} classes")
-        labels[correct] = plant_confusion(true[correct], confusion, rng)
+    if np.ndim(noise):
+        if len(noise) != k:
+            raise ValueError(f"label_noise has {len(noise)} rows; the data set has {k} classes")
+        labels[correct] = plant_confusion(true[correct], noise, rng)
     else:
-        labels[correct] = plant_label_noise(true[correct], k, rate, rng, noise_kind)
+        labels[correct] = plant_label_noise(true[correct], k, noise, rng, noise_kind)
     kinds[correct[labels[correct] != true[correct]]] = Kind.MISLABELLED

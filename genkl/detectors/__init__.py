@@ -8,7 +8,6 @@ scikit-learn: ``pip install 'genkl[benchmark]'``), otherwise from its formula.
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from genkl.detectors.combine import combination
 from genkl.detectors.evidence import FAMILIES, Detector, Evidence
 from genkl.detectors.features import FEATURE_DETECTORS, knn_detector, vim_detector
 from genkl.detectors.labels import LABEL_DETECTORS, cleanlab_detector, jo_src_detector
@@ -28,7 +27,6 @@ __all__ = [
     "Detector",
     "Evidence",
     "cleanlab_detector",
-    "combination",
     "energy_detector",
     "genkl_detector",
     "jo_src_detector",

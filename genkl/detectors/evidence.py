@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from types import ModuleType
@@ -33,6 +35,10 @@ class Evidence:
         reference: the same about held-out instances that conform, whose given labels are
             verified and which no model was trained on. Detectors that need to be fitted are
             fitted on it, and thresholds are chosen on it.
+        training_logits: of one model while it learned these instances under their given labels,
+            such as after each epoch; T moments, shape (T, N, k).
+        head: the linear head behind the predictions, where there is one on these features: its
+            weights, and its bias as the last column, shape (k, d + 1); of several, their mean.
 
     Raises:
         ValueError: shapes that don't fit each other, rows that aren't probability vectors, NaN or
@@ -46,9 +52,11 @@ class Evidence:
     given_labels: np.ndarray | None = None
     view_probs: np.ndarray | None = None
     reference: Evidence | None = None
+    training_logits: np.ndarray | None = None
+    head: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for name in ARRAYS:
+        for name in (*ARRAYS, "head"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, to_numpy(getattr(self, name)))
         check_probabilities("pred_probs", self.pred_probs, ndim=2)
@@ -56,10 +64,15 @@ class Evidence:
         if self.view_probs is not None:
             check_probabilities("view_probs", self.view_probs, ndim=2)
             _check_shape("view_probs", self.view_probs, (count, num_classes), "as pred_probs")
-        if self.member_logits is not None:
-            axes = "(models, instances, classes), the last two as pred_probs"
-            _check_shape("member_logits", self.member_logits, (None, count, num_classes), axes)
-            _check_finite("member_logits", self.member_logits)
+        for name in STACKED:
+            if (logits := getattr(self, name)) is not None:
+                axes = "(models or moments, instances, classes), the last two as pred_probs"
+                _check_shape(name, logits, (None, count, num_classes), axes)
+                _check_finite(name, logits)
+        if self.head is not None:
+            width = None if self.features is None else self.features.shape[1] + 1
+            _check_shape("head", self.head, (num_classes, width), "weights, and a column of biases")
+            _check_finite("head", self.head)
         if self.features is not None:
             _check_shape("features", self.features, (count, None), "a row for each of pred_probs")
             _check_finite("features", self.features)
@@ -108,20 +121,27 @@ class Evidence:
     def take(self, rows: np.ndarray) -> Evidence:
         """The instances at these positions, in this order; the reference stays whole."""
         chosen = {
-            name: getattr(self, name)[(slice(None), rows) if name == "member_logits" else rows]
+            name: getattr(self, name)[(slice(None), rows) if name in STACKED else rows]
             for name in ARRAYS
             if getattr(self, name) is not None
         }
         return replace(self, **chosen)
 
 
-ARRAYS = tuple(field.name for field in fields(Evidence) if field.name != "reference")
-FIELDS = (*ARRAYS, "reference", *(f"reference.{name}" for name in ARRAYS))
+STACKED = ("member_logits", "training_logits")
+"""Arrays whose second axis is that of the instances."""
+
+ARRAYS = tuple(f.name for f in fields(Evidence) if f.name not in ("head", "reference"))
+FIELDS = (*ARRAYS, "head", "reference", *(f"reference.{name}" for name in (*ARRAYS, "head")))
 
 
 @dataclass(frozen=True)
 class Detector:
-    """A way to score instances by how little they conform.
+    r"""A way to score instances by how little they conform.
+
+    Its card is read from the docstring of its rule, so that what the book shows is what stands
+    beside the code: a paragraph that begins with "Formula:", and one with "Differs:", which says
+    what its source does otherwise.
 
     Attributes:
         name: in tables and figures.
@@ -151,6 +171,23 @@ class Detector:
         check_choice("family", self.family, FAMILIES)
         for name in self.needs:
             check_choice("field of evidence", name, FIELDS)
+
+    @property
+    def card(self) -> dict[str, str]:
+        """Its ``formula``, in LaTeX between dollars, its ``source`` and how it ``differs``.
+
+        Raises:
+            ValueError: the rule's docstring lacks a paragraph.
+        """
+        paragraphs = (inspect.getdoc(self.rule) or "").split("\n\n")
+        found = {"source": self.source}
+        for key in ("formula", "differs"):
+            start = f"{key.capitalize()}: "
+            text = next((part[len(start) :] for part in paragraphs if part.startswith(start)), None)
+            if text is None:
+                raise ValueError(f"the docstring of {self.name}'s rule has no paragraph {start!r}")
+            found[key] = re.sub(r":math:`(.*?)`", r"$\1$", " ".join(text.split()))
+        return found
 
     @property
     def is_fitted(self) -> bool:

@@ -1,13 +1,14 @@
-"""Detectors that read features and are fitted on the reference: KNN, Mahalanobis, ViM."""
+"""Detectors that read features: KNN, Mahalanobis, ViM (fitted on the reference), and SelfClean."""
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.cluster.hierarchy import linkage
 from scipy.linalg import cho_factor, solve_triangular
+from scipy.spatial.distance import squareform
 from scipy.special import logsumexp
 
 from genkl.detectors.evidence import Detector, Evidence, detector
-from genkl.detectors.predictions import mean_logits
 from genkl.rule.neighbors import neighbor_distance
 
 FITTED = ("features", "reference", "reference.features")
@@ -33,6 +34,13 @@ def knn_detector(neighbors: int = 5, *, name: str = "KNN") -> Detector:
         raise ValueError(f"neighbors is {neighbors}; the nearest is 1")
 
     def rule(evidence: Evidence) -> np.ndarray:
+        r"""Distance to a neighbour.
+
+        Formula: :math:`1 - \cos(x, x_{(5)})`, the 5th nearest instance of the reference.
+
+        Differs: the source's reference is its whole training set, its neighbour the 50th to the
+        1000th, its network trained on the classes; our references are small, our network frozen.
+        """
         reference = evidence.reference.features
         return neighbor_distance(evidence.features, reference, min(neighbors, len(reference)))
 
@@ -43,8 +51,12 @@ def knn_detector(neighbors: int = 5, *, name: str = "KNN") -> Detector:
     "Mahalanobis", (*FITTED, "reference.given_labels"), source="lee2018simple", family="features"
 )
 def mahalanobis(evidence: Evidence) -> np.ndarray:
-    r"""Squared distance to the nearest class mean,
-    :math:`\min_c (x - \mu_c)^T \Sigma^{-1} (x - \mu_c)`.
+    r"""Squared distance to the nearest class mean.
+
+    Formula: :math:`\min_c (x - \mu_c)^T \Sigma^{-1} (x - \mu_c)`.
+
+    Differs: the source perturbs the input and sums over layers with weights fitted on outliers;
+    here there is one layer, and its covariance is shrunk.
 
     Means and the covariance that all classes share come from the reference and its verified
     labels; classes that it lacks have no mean. The covariance is shrunk towards a multiple of the
@@ -76,16 +88,14 @@ def principal_dimensions(count: int, num_features: int) -> int:
 
 
 def vim_detector(dimensions: int | None = None, *, name: str = "ViM") -> Detector:
-    r"""Virtual-logit matching, :math:`\alpha \lVert r(x) \rVert - \log \sum_j e^{\bar z_j}`.
+    r"""Virtual-logit matching.
 
     r(x) is what is left of x - u outside the reference's leading principal directions, and
     :math:`\alpha` the ratio of the mean largest logit and the mean length of r over the reference
-    (0 where that ratio is negative or undefined; then this is the energy). Logits are those of
-    the models, averaged. The origin :math:`u = -W^{+} b` belongs to a linear head z = Wx + b. We
-    have several heads, or networks whose features these aren't: W and b are the least-squares fit
-    of the averaged logits on the reference, the one of least norm where the reference is smaller
-    than the number of features. For one linear head and a large enough reference that fit is
-    exact, and so is this score.
+    (0 where that ratio is negative or undefined; then this is the energy). W and b are those of
+    ``reference.head``, :math:`\bar z = W x + b`, and :math:`u = -W^{+} b`: the linear head behind
+    the predictions, or the mean of several, whose logits are the averaged ones. Where the
+    predictions come from no linear head on these features there is no such score.
 
     Args:
         dimensions: principal ones; None for `principal_dimensions`.
@@ -100,6 +110,14 @@ def vim_detector(dimensions: int | None = None, *, name: str = "ViM") -> Detecto
         raise ValueError(f"dimensions is {dimensions}; keep 0 or more principal directions")
 
     def rule(evidence: Evidence) -> np.ndarray:
+        r"""A residual, matched to the logits.
+
+        Formula: :math:`\alpha \lVert r(x) \rVert - \log \sum_j e^{\bar z_j}`, r the part of
+        :math:`x + W^{+} b` outside the principal directions.
+
+        Differs: principal directions come from the small reference, the source's from its
+        training set; so at most half as many are kept as there are instances.
+        """
         reference = evidence.reference.features.astype(np.float64)
         count, num_features = reference.shape
         keep = principal_dimensions(count, num_features) if dimensions is None else dimensions
@@ -108,8 +126,9 @@ def vim_detector(dimensions: int | None = None, *, name: str = "ViM") -> Detecto
                 f"dimensions is {keep} and there are {num_features} features; keep fewer, so that "
                 "something is left over"
             )
-        logits = mean_logits(evidence.reference)
-        origin = _origin(reference, logits)
+        head = evidence.reference.head.astype(np.float64)
+        weights, bias = head[:, :-1], head[:, -1]
+        origin = -np.linalg.pinv(weights, rcond=1e-8) @ bias
         _, _, directions = np.linalg.svd(reference - origin, full_matrices=False)
         principal = directions[:keep]
 
@@ -118,25 +137,42 @@ def vim_detector(dimensions: int | None = None, *, name: str = "ViM") -> Detecto
             return np.linalg.norm(centred - centred @ principal.T @ principal, axis=1)
 
         length = left_over(reference).mean()
-        alpha = max(0.0, logits.max(axis=1).mean() / length) if length > 0 else 0.0
-        residual = left_over(evidence.features.astype(np.float64))
-        return alpha * residual - logsumexp(mean_logits(evidence), axis=1)
+        largest = (reference @ weights.T + bias).max(axis=1).mean()
+        alpha = max(0.0, largest / length) if length > 0 else 0.0
+        features = evidence.features.astype(np.float64)
+        return alpha * left_over(features) - logsumexp(features @ weights.T + bias, axis=1)
 
-    return Detector(
-        name,
-        needs=(*FITTED, "member_logits", "reference.member_logits"),
-        rule=rule,
-        source="wang2022vim",
-        family="features",
-    )
+    needs = (*FITTED, "reference.head")
+    return Detector(name, needs=needs, rule=rule, source="wang2022vim", family="features")
 
 
-def _origin(features: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """The point nearest to 0 where the fitted head's logits vanish, shape (d,)."""
-    centre, level = features.mean(axis=0), logits.mean(axis=0)
-    weights = np.linalg.lstsq(features - centre, logits - level, rcond=1e-8)[0].T
-    bias = level - weights @ centre
-    return -np.linalg.pinv(weights, rcond=1e-8) @ bias
+@detector(
+    "SelfClean", ("features",), source="groger2024selfclean", family="features", relative=True
+)
+def off_topic(evidence: Evidence, among: Evidence) -> np.ndarray:
+    r"""How early an instance is left behind when clusters are divided, the smaller part first.
+
+    Formula: :math:`1 - \text{place} / N` in the dendrogram of single linkage by cosine distance,
+    read from the top, the smaller branch first (of two of one size, either half of the time).
+
+    Differs: the source adds up areas along the same order, so that only the distances of its
+    scores are others; it reads a network that learned the images by self-supervision.
+    """
+    itself = evidence is among
+    rows = among.features if itself else np.concatenate([among.features, evidence.features])
+    rows = rows.astype(np.float64)
+    count = len(rows)
+    if count < 2:
+        return np.zeros(len(evidence))
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    distance = np.maximum(1 - rows @ rows.T, 0)
+    merged = linkage(squareform(distance, checks=False), "single")
+    sizes, place = np.append(np.ones(count), merged[:, 3]), np.zeros(2 * count - 1)
+    for node in range(2 * count - 2, count - 1, -1):
+        branches = merged[node - count, :2].astype(int)
+        others = sizes[branches[::-1]]  # come first if they are fewer, half of the time if as many
+        place[branches] = place[node] + others * (1 + np.sign(sizes[branches] - others)) / 2
+    return 1 - place[0 if itself else len(among) : count] / count
 
 
-FEATURE_DETECTORS = (knn_detector(), mahalanobis, vim_detector())
+FEATURE_DETECTORS = (knn_detector(), mahalanobis, vim_detector(), off_topic)

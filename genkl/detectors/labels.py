@@ -1,13 +1,14 @@
-"""Detectors that hold a prediction against the given label: cleanlab, Jo-SRC, DSOS, DivideMix.
+"""Detectors that hold something against the given label: cleanlab, Jo-SRC, DSOS, AUM, SimiFeat.
 
-All but Jo-SRC were made to find wrong labels. A mislabelled instance of a known class conforms,
-and they can't tell it from one of no class.
+All but Jo-SRC and DSOS were made to find wrong labels. A mislabelled instance of a known class
+conforms, and they can't tell it from one of no class.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from scipy.special import xlogy
@@ -30,30 +31,59 @@ def _of_label(evidence: Evidence) -> np.ndarray:
     return evidence.pred_probs[rows, evidence.given_labels].astype(np.float64)
 
 
-@detector("given label", needs=LABELLED, source="kuan2022model", family="label")
-def given_label(evidence: Evidence) -> np.ndarray:
-    """1 less the probability of the given label."""
+def _issues(rule: Callable[..., np.ndarray]) -> Callable[[Evidence], float]:
+    """cleanlab's filter: the threshold above which as many are as it counts label issues."""
+
+    def threshold(evidence: Evidence) -> float:
+        count = import_extra("cleanlab.count")
+        issues = int(count.num_label_issues(evidence.given_labels, _bounded(evidence)))
+        return float(np.sort(rule(evidence))[-issues]) if issues else math.inf
+
+    return threshold
+
+
+def _given_label(evidence: Evidence) -> np.ndarray:
+    r"""1 less the probability of the given label, which cleanlab calls self-confidence.
+
+    Formula: :math:`1 - q_y`.
+
+    Differs: nothing; cleanlab computes the same, of models that never saw the instance, as ours
+    didn't. Its threshold is cleanlab's filter ``low_self_confidence``.
+    """
     return 1 - _of_label(evidence)
 
 
+given_label = Detector(
+    "given label", LABELLED, _given_label, "kuan2022model", "label", _issues(_given_label)
+)
+
 # -- cleanlab -----------------------------------------------------------------------------------
 
-CLEANLAB_NAMES = {
-    "self_confidence": "cleanlab self-confidence",
-    "normalized_margin": "cleanlab margin",
-    "confidence_weighted_entropy": "cleanlab weighted entropy",
+CLEANLAB = {
+    "self_confidence": ("given label", ""),
+    "normalized_margin": (
+        "cleanlab margin",
+        r"""Formula: :math:`1 - (q_y - \max_{j \ne y} q_j + 1) / 2`.
+
+        Differs: nothing; the threshold is cleanlab's filter ``low_normalized_margin``.""",
+    ),
+    "confidence_weighted_entropy": (
+        "cleanlab weighted entropy",
+        r"""Formula: :math:`1 - \log(1 + r) / r`, :math:`r = H(q) / (q_y \log k)`.
+
+        Differs: no probability below .00001 is shown to it; there its clipping turns it around.""",
+    ),
 }
-"""Names in tables of cleanlab's methods."""
+"""cleanlab's methods: names in tables, and cards."""
 
 
 def cleanlab_detector(method: str) -> Detector:
     """One less a label-quality score of cleanlab.
 
-    ``self_confidence`` is the probability of the given label, so this is the detector "given
-    label" once more, through the library. Its threshold and that of ``normalized_margin`` are
-    cleanlab's filters ``low_self_confidence`` and ``low_normalized_margin``: they flag the lowest
-    scores, as many as confident learning counts label issues. ``confidence_weighted_entropy`` has
-    no filter, and no threshold; it is shown predictions with no entry below `CLEANLAB_FLOOR`.
+    ``self_confidence`` is the probability of the given label, that is, the detector "given label".
+    Thresholds are cleanlab's filters: they flag the lowest scores, as many as confident learning
+    counts label issues. ``confidence_weighted_entropy`` has no filter, and no threshold; it is
+    shown predictions with no entry below `CLEANLAB_FLOOR`.
 
     Args:
         method: "self_confidence", "normalized_margin" or "confidence_weighted_entropy".
@@ -64,30 +94,23 @@ def cleanlab_detector(method: str) -> Detector:
 
     Source: :cite:t:`kuan2022model`; the count from :cite:t:`northcutt2021confident`.
     """
-    check_choice("method", method, CLEANLAB_NAMES)
+    check_choice("method", method, CLEANLAB)
+    if method == "self_confidence":
+        return given_label
+    is_margin, (name, card) = method == "normalized_margin", CLEANLAB[method]
 
     def rule(evidence: Evidence) -> np.ndarray:
         rank, probs = import_extra("cleanlab.rank"), _bounded(evidence)
-        if method == "confidence_weighted_entropy":
+        if not is_margin:
             probs = np.maximum(probs, CLEANLAB_FLOOR)
             probs /= probs.sum(axis=1, keepdims=True)
         return 1 - rank.get_label_quality_scores(
             evidence.given_labels, probs, method=method, adjust_pred_probs=False
         )
 
-    def threshold(evidence: Evidence) -> float:
-        count = import_extra("cleanlab.count")
-        issues = int(count.num_label_issues(evidence.given_labels, _bounded(evidence)))
-        return float(np.sort(rule(evidence))[-issues]) if issues else math.inf
-
-    return Detector(
-        CLEANLAB_NAMES[method],
-        needs=LABELLED,
-        rule=rule,
-        source="kuan2022model",
-        family="label",
-        threshold=None if method == "confidence_weighted_entropy" else threshold,
-    )
+    rule.__doc__ = card
+    threshold = _issues(rule) if is_margin else None
+    return Detector(name, LABELLED, rule, "kuan2022model", "label", threshold)
 
 
 def _bounded(evidence: Evidence) -> np.ndarray:
@@ -150,6 +173,14 @@ def jo_src_detector(
         raise ValueError(f"tau_clean is {tau_clean}; state a likelihood between 0 and 1")
 
     def rule(evidence: Evidence) -> np.ndarray:
+        r"""Unclean, and inconsistent.
+
+        Formula: :math:`JS(q, y) + [\arg\max q \ne \arg\max v]`; soft:
+        :math:`\sqrt{JS(q, y)\, JS(q, v)}`.
+
+        Differs: the source judges by its two networks in training, with smoothed labels and a
+        threshold that rises; here q and v are given, y is not smoothed. The soft score is ours.
+        """
         one_hot = np.eye(evidence.num_classes)[evidence.given_labels]
         unclean = jensen_shannon(evidence.pred_probs, one_hot)
         if soft:
@@ -172,7 +203,12 @@ def jo_src_detector(
 
 @detector("DSOS", needs=LABELLED, source="albert2022addressing", family="label")
 def DSOS(evidence: Evidence) -> np.ndarray:
-    r"""Collision entropy :math:`-\log \sum_j m_j^2` of :math:`m = \tfrac12 (q + y)`, in nats.
+    r"""Collision entropy of half prediction, half label, in nats.
+
+    Formula: :math:`-\log \sum_j m_j^2`, :math:`m = \tfrac12 (q + y)`.
+
+    Differs: this is its metric alone. The source fits two Beta distributions to it, changes labels
+    where the posterior of a wrong one in distribution exceeds .9, and softens them by degrees.
 
     0 for a sure prediction of the given label, log 2 for a sure one of another class, up to
     almost log 4 for a prediction spread over many classes. The source calls "noisy" what is at or
@@ -195,12 +231,16 @@ def _loss(evidence: Evidence) -> np.ndarray:
     "GMM on loss", LABELLED, source="li2020dividemix", family="label", threshold=0.5, relative=True
 )
 def loss_mixture(evidence: Evidence, among: Evidence) -> np.ndarray:
-    """Posterior of the component with the higher mean, of two that are fitted to the losses.
+    r"""Posterior of the component with the higher mean, of two that are fitted to the losses.
+
+    Formula: :math:`P(\text{high} \mid -\log q_y)` under two normal distributions.
+
+    Differs: the source has two networks that judge for each other while they train on what is left.
 
     The loss is the cross-entropy of the averaged prediction with the given label, scaled so that
-    it runs from 0 to 1 over the instances that the mixture is fitted to. (The source has two
-    networks that judge for each other.) Equal losses are all scored 0. The posterior of a wide
-    component can rise again at the lowest losses, and reaches 1 exactly at high ones.
+    it runs from 0 to 1 over the instances that the mixture is fitted to. Equal losses are all
+    scored 0. The posterior of a wide component can rise again at the lowest losses, and reaches 1
+    exactly at high ones.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
@@ -217,13 +257,70 @@ def loss_mixture(evidence: Evidence, among: Evidence) -> np.ndarray:
     return posterior[:, mixture.means_[:, 0].argmax()]
 
 
+# -- AUM and SimiFeat ---------------------------------------------------------------------------
+
+
+@detector(
+    "AUM", ("training_logits", "given_labels"), source="pleiss2020identifying", family="label"
+)
+def average_margin(evidence: Evidence) -> np.ndarray:
+    r"""Minus the area under the margin: how far the given label's logit led while it was learned.
+
+    Formula: :math:`-\frac1T \sum_t (z^t_y - \max_{j \ne y} z^t_j)`.
+
+    Differs: logits come from one pass after each epoch, the source's from the batches of the epoch
+    themselves; its threshold, from samples under a class that isn't there, is left out.
+    """
+    logits = evidence.training_logits.astype(np.float64)
+    given = np.arange(evidence.num_classes) == evidence.given_labels[:, None]
+    rival = np.where(given, -np.inf, logits).max(axis=-1)
+    return (rival - np.where(given, logits, -np.inf).max(axis=-1)).mean(axis=0)
+
+
+VOTERS = 10
+"""Nearest instances whose given labels vote, one's own among them."""
+
+
+@detector(
+    "SimiFeat",
+    ("features", "given_labels"),
+    source="zhu2022detecting",
+    family="label",
+    relative=True,
+)
+def neighbor_votes(evidence: Evidence, among: Evidence) -> np.ndarray:
+    r"""1 less the cosine between the given label and the votes of the nearest instances.
+
+    Formula: :math:`1 - v_y / \lVert v \rVert_2`, :math:`v_c = \sum_i (1 - d_i) [y_i = c]` over the
+    10 nearest by cosine distance d, oneself (at :math:`2 d_1 - d_2`) among them.
+
+    Differs: one pass over the features as they are; the source votes over rounds of augmented
+    images, and flags by majority or at a noise rate that it estimates for each class.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    itself = evidence is among
+    count = min(VOTERS - 1, len(among) - itself)
+    if count < 2:
+        return np.zeros(len(evidence))
+    search = NearestNeighbors(n_neighbors=count, metric="cosine").fit(among.features)
+    distance, rows = search.kneighbors(None if itself else evidence.features)
+    own = 1 - (2 * distance[:, 0] - distance[:, 1])
+    votes = own[:, None] * np.eye(evidence.num_classes)[evidence.given_labels]
+    for nearness, labels in zip((1 - distance).T, among.given_labels[rows].T, strict=True):
+        votes[np.arange(len(votes)), labels] += nearness
+    length = np.linalg.norm(votes, axis=1)
+    return 1 - votes[np.arange(len(votes)), evidence.given_labels] / np.maximum(length, 1e-12)
+
+
 LABEL_DETECTORS = (
     given_label,
-    cleanlab_detector("self_confidence"),
     cleanlab_detector("normalized_margin"),
     cleanlab_detector("confidence_weighted_entropy"),
     jo_src_detector(),
     jo_src_detector(soft=True),
     DSOS,
     loss_mixture,
+    average_margin,
+    neighbor_votes,
 )

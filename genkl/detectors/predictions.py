@@ -50,6 +50,14 @@ def genkl_detector(
     uniform_like_vectors(2, num_vectors, sigma, seed)  # refuses what it can't draw from
 
     def rule(evidence: Evidence) -> np.ndarray:
+        r"""Critical alpha.
+
+        Formula: :math:`\max_p \sum_{q_j \ge \tau} p_j \log(1/q_j) / H(p)`,
+        :math:`\tau = 1/k - \beta`, over n uniform-like p ("invariant": over every order of each).
+
+        Differs: the source flags where this reaches its alpha, at a beta of its own for each data
+        set; here it ranks, at beta 0.5/k. The orders of p are ours.
+        """
         k = evidence.num_classes
         return nc_score(
             evidence.pred_probs,
@@ -70,19 +78,34 @@ def genkl_detector(
 
 @detector("entropy", needs=("pred_probs",), source="huang2023genkl", family="softmax")
 def entropy(evidence: Evidence) -> np.ndarray:
-    """Normalised entropy of the averaged prediction."""
+    r"""Normalised entropy of the averaged prediction.
+
+    Formula: :math:`-\sum_j q_j \log q_j / \log k`.
+
+    Differs: nothing; this is the source's foil, which flags near 1.
+    """
     return entropy_score(evidence.pred_probs)
 
 
 @detector("max softmax", needs=("pred_probs",), source="hendrycks2017baseline", family="softmax")
 def max_softmax(evidence: Evidence) -> np.ndarray:
-    """1 less the largest probability."""
+    r"""1 less the largest probability.
+
+    Formula: :math:`1 - \max_j q_j`.
+
+    Differs: of several models the source knows nothing; q is their averaged prediction.
+    """
     return 1 - evidence.pred_probs.max(axis=1).astype(np.float64)
 
 
 @detector("margin", needs=("pred_probs",), source="scheffer2001active", family="softmax")
 def margin(evidence: Evidence) -> np.ndarray:
-    """1 less the distance between the two largest probabilities."""
+    r"""1 less the distance between the two largest probabilities.
+
+    Formula: :math:`1 - (q_{(1)} - q_{(2)})`.
+
+    Differs: the source asks for labels where the margin is small; here it flags.
+    """
     largest = np.partition(evidence.pred_probs.astype(np.float64), -2, axis=1)[:, -2:]
     return 1 - (largest[:, 1] - largest[:, 0])
 
@@ -98,7 +121,12 @@ def mean_logits(evidence: Evidence) -> np.ndarray:
 
 @detector("max logit", needs=("member_logits",), source="hendrycks2022scaling", family="logits")
 def max_logit(evidence: Evidence) -> np.ndarray:
-    """Minus the largest of the averaged logits, computed by pytorch-ood."""
+    r"""Minus the largest of the averaged logits, computed by pytorch-ood.
+
+    Formula: :math:`-\max_j \bar z_j`.
+
+    Differs: logits of several models are averaged first.
+    """
     import torch
 
     ood = import_extra("pytorch_ood.detector")
@@ -120,6 +148,12 @@ def energy_detector(temperature: float = 1.0, *, name: str = "energy") -> Detect
     check_positive("temperature", temperature)
 
     def rule(evidence: Evidence) -> np.ndarray:
+        r"""Energy.
+
+        Formula: :math:`-T \log \sum_j \exp(\bar z_j / T)`, T = 1.
+
+        Differs: logits of several models are averaged first; no fine-tuning on outliers.
+        """
         import torch
 
         ood = import_extra("pytorch_ood.detector")
@@ -144,7 +178,13 @@ def _members(evidence: Evidence, name: str) -> np.ndarray:
     "mutual information", needs=("member_logits",), source="houlsby2011bayesian", family="ensemble"
 )
 def mutual_information(evidence: Evidence) -> np.ndarray:
-    """Entropy of the mean less mean of the entropies, in nats."""
+    r"""Entropy of the mean less mean of the entropies, in nats.
+
+    Formula: :math:`H(\bar q) - \frac1M \sum_m H(q^m)`.
+
+    Differs: the source samples a Gaussian process's posterior to choose what to label; here M
+    trained models stand for it.
+    """
     probs = softmax(_members(evidence, "mutual information"), axis=-1)
     gain = entr(probs.mean(axis=0)).sum(axis=-1) - entr(probs).sum(axis=-1).mean(axis=0)
     return np.maximum(gain, 0)  # negative by rounding only
@@ -152,7 +192,12 @@ def mutual_information(evidence: Evidence) -> np.ndarray:
 
 @detector("disagreement", needs=("member_logits",), source="beluch2018power", family="ensemble")
 def disagreement(evidence: Evidence) -> np.ndarray:
-    """Share of the models that don't predict what most of them do."""
+    r"""Share of the models that don't predict what most of them do.
+
+    Formula: :math:`1 - \max_c \#\{m: \arg\max_j q^m_j = c\} / M`.
+
+    Differs: the source chooses what to label by this variation ratio; here it flags.
+    """
     logits = _members(evidence, "disagreement")
     votes = logits.argmax(axis=-1)
     counts = (votes[..., None] == np.arange(evidence.num_classes)).sum(axis=0)

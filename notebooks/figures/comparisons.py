@@ -9,9 +9,11 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from genkl.plots import BLACK, GREY, method_color
+from genkl.plots import BLACK, GREEN, GREY, PURPLE, RED, method_color
 
 MARKERS = ("o", "s", "D", "^", "v", "P")
+READERS = {"DSOS": GREEN, "given label": PURPLE, "AUM": RED}
+"""Colours of detectors that read the given label."""
 
 
 def plot_score_grid(ax: Axes, table: pd.DataFrame, *, center: float = 0.5) -> Axes:
@@ -86,6 +88,38 @@ def plot_over_base(
     ax.set(xlabel=label, ylim=(-0.6, len(groups) - 0.4))
     ax.grid(axis="y", visible=False)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=10)
+    return ax
+
+
+def plot_plausibility(
+    ax: Axes, frame: pd.DataFrame, methods: Sequence[str], ways: Sequence[str]
+) -> Axes:
+    """AUROC over the ways to give strangers labels, with intervals; a line per method.
+
+    Args:
+        ax: where to draw.
+        frame: of one data set, columns ``labels``, ``method``, ``auroc``, ``auroc_low``,
+            ``auroc_high``; a row for each way and method.
+        methods: to draw; those that read no label are drawn dashed.
+        ways: from left to right; those that the frame lacks are left out.
+    """
+    ways = [way for way in ways if way in set(frame["labels"])]
+    for place, method in enumerate(methods):
+        mine = frame[frame["method"] == method].set_index("labels")
+        if mine.empty:
+            continue
+        mine = mine.reindex(ways)
+        reach = np.stack([mine["auroc"] - mine["auroc_low"], mine["auroc_high"] - mine["auroc"]])
+        look = {"marker": MARKERS[place % len(MARKERS)], "ms": 6, "lw": 2, "capsize": 2}
+        color, dashes = (
+            READERS.get(method, method_color(method)),
+            "-" if method in READERS else "--",
+        )
+        shift = 0.05 * (place - (len(methods) - 1) / 2)
+        x = np.arange(len(ways)) + shift
+        ax.errorbar(x, mine["auroc"], np.abs(reach), color=color, ls=dashes, label=method, **look)
+    ax.axhline(0.5, color=GREY, lw=1)
+    ax.set_xticks(range(len(ways)), ways, rotation=30, ha="right")
     return ax
 
 

@@ -259,13 +259,14 @@ def test_noise_is_planted_into_files_without_reading_them(files, tmp_path):
     dataset = NoisyDataset("toy", ("a", "b"), nothing, noisy, nothing, nothing)
     truth = Truth(np.full(8, Kind.CORRECT), labels, "by hand", np.arange(8))
     strangers = ImageFiles(tmp_path / "elsewhere", ["x.jpg", "y.jpg"])  # never opened
-    noisier, told = plant_noise(
-        dataset, truth, ood=strangers, ood_share=0.25, ambiguous_share=0.125
-    )
+    options = {"ood": strangers, "ood_share": 0.25, "ambiguous_share": 0.125}
+    noisier, told = plant_noise(dataset, truth, ood_labels="random", **options)
     row = np.flatnonzero(told.kinds == Kind.OOD)[0]
     assert "elsewhere" in noisier.noisy.inputs.name(row)
     blend = np.flatnonzero(told.kinds == Kind.AMBIGUOUS)[0]
     assert noisier.noisy.inputs.read(blend).float().mean() % 5 == 0
+    with pytest.raises(ImageError, match=r"x\.jpg|y\.jpg"):  # the nearest class takes a look
+        plant_noise(dataset, truth, **options)
 
 
 def test_images_have_no_common_shape_to_build_a_network_for(files):

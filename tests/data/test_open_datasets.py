@@ -425,6 +425,30 @@ def test_held_out_classes_are_ood_in_the_noisy_split_and_nowhere_else(root):
     assert np.array_equal(wrong & ~truth.is_nc, truth.kinds == Kind.MISLABELLED)
 
 
+def test_held_out_images_can_keep_the_known_label_that_somebody_gave(root):
+    options = {"data_root": root, "held_out": ("cat", "frog"), **SMALL}
+    drawn, before = load_cifar10n(3, **options)
+    people, told = load_cifar10n(3, held_out_labels="human", **options)
+    assert before.source.endswith("; strangers' labels: random")
+    assert told.source.endswith("; strangers' labels: human")
+    # The chosen label is the next class where it is wrong, the single ones are all right, so that
+    # a known label was given to a cat or a frog where "worse" is wrong, and only there.
+    ids = people.noisy.ids.numpy()[told.kinds == Kind.OOD]
+    worse, true = human_labels()["worse_label"], cifar_labels("train")
+    every = drawn.noisy.ids.numpy()[before.kinds == Kind.OOD]
+    assert set(ids) == {i for i in every if worse[i] != true[i]}
+    assert 0 < len(ids) < len(every)
+    names = [people.class_names[label] for label in people.noisy.labels[told.kinds == Kind.OOD]]
+    assert names == [cifar10.CLASS_NAMES[worse[i]] for i in ids]
+    given = dict(zip(drawn.noisy.ids.tolist(), drawn.noisy.labels.tolist(), strict=True))
+    plain = told.kinds != Kind.OOD
+    assert people.noisy.labels[plain].tolist() == [given[i] for i in told.ids[plain]]
+    single = {**human_labels(), "random_label2": np.zeros(TRAIN, int)}
+    save_human(root / "cifar10n/CIFAR-10_human.pt", single)
+    all_, _ = load_cifar10n(3, held_out_labels="human", labels="random1", **options)
+    assert set(all_.noisy.ids.tolist()) == set(drawn.noisy.ids.tolist())  # a second person did
+
+
 def test_labels_for_images_in_another_order_are_refused(root):
     labels = human_labels()
     true = labels["clean_label"]
@@ -556,6 +580,7 @@ def test_votes_are_never_unpickled(root, tmp_path):
     ("load", "options", "message"),
     [
         (load_cifar10n, {"labels": "worse"}, "unknown labels 'worse'; choose one of: worst"),
+        (load_cifar10n, {"held_out_labels": "cat"}, "unknown held_out_labels 'cat'"),
         (load_cifar10n, {"held_out": ("cat", "sock")}, "unknown class in held_out 'sock'"),
         (load_cifar10n, {"held_out": cifar10.CLASS_NAMES[1:]}, "held_out leaves 1 classes"),
         (load_cifar10n, {"noisy_limit": 0}, "noisy_limit is 0"),

@@ -1,12 +1,14 @@
 """Planted noise: its shares, its truth, and nothing else changed."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genkl import Kind, NoisyDataset, Truth, load_dataset
+from genkl import Kind, NoisyDataset, Truth, label_strangers, load_dataset
 from genkl.data.base import make_split
 from genkl.data.images import ImageTensor
 from genkl.data.planting import plant_confusion, plant_noise
@@ -124,7 +126,7 @@ def test_confusion_gives_the_counts_of_its_matrix(k, size, seed):
 def test_planted_confusion_is_found_again_in_the_noise_matrix():
     dataset, truth = toy(num_noisy=4000)
     matrix = np.full((4, 4), 0.1) + 0.6 * np.eye(4)
-    noisier, told = plant_noise(dataset, truth, confusion=matrix)
+    noisier, told = plant_noise(dataset, truth, label_noise=matrix)
     assert np.allclose(noise_matrix(noisier, told), matrix, atol=0.002)
     kinds = count_kinds(noisier, told)
     assert list(kinds.columns) == ["correct", "mislabelled"]
@@ -139,9 +141,13 @@ def test_planted_confusion_is_found_again_in_the_noise_matrix():
         ({"ood_share": 0.1}, "ood is None; pass the images"),
         ({"ood_share": 1.0, "ood": STRANGERS}, "ood_share is 1.0"),
         ({"ood_share": 0.9, "ood": STRANGERS}, "ood has 300; ask for fewer"),
-        ({"label_noise": 0.1, "confusion": np.eye(4)}, "pass one of them"),
-        ({"confusion": np.eye(3)}, "confusion has 3 rows; the data set has 4 classes"),
-        ({"confusion": np.ones((4, 4))}, r"confusion\[0\] sums to 4"),
+        ({"label_noise": np.eye(3)}, "label_noise has 3 rows; the data set has 4 classes"),
+        ({"label_noise": np.ones((4, 4))}, r"confusion\[0\] sums to 4"),
+        ({"ood_labels": "nearest"}, "unknown ood_labels 'nearest'"),
+        (
+            {"ood": STRANGERS, "ood_share": 0.1, "ood_labels": np.arange(3)},
+            r"ood_labels has shape \(3,\); expected \(44,\)",
+        ),
     ],
 )
 def test_impossible_noise_is_refused(options, message):
@@ -176,3 +182,96 @@ def test_strangers_may_be_an_array_and_are_never_the_letters_of_a_path():
     assert torch.equal(from_array.noisy.inputs, from_tensor.noisy.inputs)
     with pytest.raises(ValueError, match="ood is 'photos/Shoes', which holds no images"):
         plant_noise(dataset, truth, ood="photos/Shoes", ood_share=0.1)
+
+
+WAYS = ("random", "nearest class", "predictor")
+
+
+def grey_of_class(label, rng):
+    """An image whose grey says its class, and strangers that look like one, too."""
+    return np.clip(60 * label + rng.integers(0, 20, (6, 4)), 0, 255).astype(np.uint8)
+
+
+def grey_set(seed=0, num_noisy=200):
+    rng = np.random.default_rng(seed)
+    start, splits, true = 0, {}, {}
+    for name, count in (("clean", 8), ("noisy", num_noisy), ("validation", 8), ("test", 80)):
+        true[name] = np.arange(count) % 4
+        images = np.stack([grey_of_class(label, rng) for label in true[name]])[:, None]
+        splits[name] = make_split(torch.from_numpy(images), true[name], start + np.arange(count))
+        start += count
+    looks = rng.integers(0, 4, 60)
+    strangers = np.stack([grey_of_class(label, rng) for label in looks])[:, None]
+    dataset = NoisyDataset("grey", tuple("abcd"), **splits)
+    truth = Truth(np.zeros(num_noisy, int), true["noisy"], "by hand", splits["noisy"].ids.numpy())
+    return dataset, truth, strangers
+
+
+def test_only_the_strangers_labels_depend_on_how_they_are_given():
+    dataset, truth, strangers = grey_set()
+    options = {"ood": strangers, "ood_share": 0.2, "label_noise": 0.3, "ambiguous_share": 0.1}
+    made = {way: plant_noise(dataset, truth, ood_labels=way, **options) for way in WAYS}
+    first, told = made["random"]
+    strange = told.kinds == Kind.OOD
+    for way, (noisier, truth_there) in made.items():
+        assert torch.equal(noisier.noisy.inputs, first.noisy.inputs)
+        assert np.array_equal(truth_there.kinds, told.kinds)
+        plain = noisier.noisy.labels.numpy()[~strange]
+        assert np.array_equal(plain, first.noisy.labels.numpy()[~strange])
+        assert truth_there.source == f"by hand, and planted; strangers' labels: {way}"
+    usual, _ = plant_noise(dataset, truth, **options)
+    assert torch.equal(usual.noisy.labels, made["nearest class"][0].noisy.labels)
+    # What they look like is what a plausible label says.
+    looks = first.noisy.inputs.float().mean(dim=(1, 2, 3)).numpy()[strange] // 60
+    agree = {way: (m[0].noisy.labels.numpy()[strange] == looks).mean() for way, m in made.items()}
+    assert agree["nearest class"] == 1
+    assert agree["predictor"] > 0.9
+    assert agree["random"] < 0.5
+    stated = np.arange(strange.sum()) % 4
+    given, told = plant_noise(dataset, truth, ood_labels=stated, **options)
+    assert given.noisy.labels.numpy()[strange].tolist() == stated.tolist()
+    assert told.source.endswith("stated")
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, ImageTensor])
+def test_the_nearest_class_is_that_of_the_nearest_conforming_image(wrap):
+    """By brute force, on features or pixels; wrong given labels and strangers don't count."""
+    rng = np.random.default_rng(3)
+    dataset, truth, strangers = grey_set()
+    noisier, told = plant_noise(dataset, truth, label_noise=0.5, ood=strangers, ood_share=0.2)
+    images = torch.from_numpy(rng.integers(0, 256, (len(told), 1, 16, 16)).astype(np.uint8))
+    noisy = make_split(wrap(images), noisier.noisy.labels.numpy(), told.ids)
+    found, source = label_strangers(dataclasses.replace(noisier, noisy=noisy), told)
+    rows = images.flatten(1).double().numpy()
+    known = np.flatnonzero(told.labels >= 0)
+    for row, label in enumerate(found.noisy.labels.tolist()):
+        if told.is_nc[row]:
+            distance = np.linalg.norm(rows[known] - rows[row], axis=1)
+            assert label == told.labels[known[distance.argmin()]]
+        else:
+            assert label == int(noisier.noisy.labels[row])
+    assert source.source.count("strangers' labels") == 1
+
+
+def test_drawn_labels_follow_the_predictors_belief():
+    """Strangers half way between two classes get either label; those of one class, that one."""
+    dataset, truth, _ = grey_set()
+    between = np.full((200, 1, 6, 4), 100, np.uint8)  # of class 1 there are 60 to 79, of 2 120 on
+    noisier, told = plant_noise(
+        dataset, truth, ood=between, ood_share=0.5, ood_labels="predictor", seed=1
+    )
+    labels = noisier.noisy.labels.numpy()[told.kinds == Kind.OOD]
+    shares = np.bincount(labels, minlength=4) / len(labels)
+    assert shares[[1, 2]].min() > 0.2
+    assert shares[[1, 2]].sum() > 0.6
+    empty = dataclasses.replace(dataset, test=dataset.test.take(np.arange(0)))
+    with pytest.raises(ValueError, match="the test split of grey is empty"):
+        plant_noise(empty, truth, ood=between, ood_share=0.5, ood_labels="predictor")
+    unknown = dataclasses.replace(truth, labels=np.full(200, -1), kinds=np.full(200, Kind.UNKNOWN))
+    with pytest.raises(ValueError, match="no noisy instance is known to conform"):
+        plant_noise(dataset, unknown, ood=between, ood_share=0.5)
+
+
+def test_every_planted_set_states_how_strangers_got_their_labels():
+    _, truth = load_dataset("digits")
+    assert truth.source == "planted; strangers' labels: random"

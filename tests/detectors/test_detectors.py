@@ -13,9 +13,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.cluster import hierarchy
 from scipy.special import softmax
 from sklearn.mixture import GaussianMixture
 
+from benchmarks.combine import combination
 from genkl import identify_nc, nc_score, neighbor_distance, threshold_for_budget
 from genkl import uniform_like_vectors as draw
 from genkl.detectors import (
@@ -24,7 +26,6 @@ from genkl.detectors import (
     Detector,
     Evidence,
     cleanlab_detector,
-    combination,
     energy_detector,
     genkl_detector,
     jo_src_detector,
@@ -49,6 +50,8 @@ def random_evidence(seed=0, count=60, k=5, models=3, width=12, reference=True):
         features=rng.normal(size=(count, width)),
         given_labels=rng.integers(0, k, count),
         view_probs=softmax(logits + rng.normal(size=logits.shape), axis=-1).mean(axis=0),
+        training_logits=rng.normal(size=(4, count, k)),
+        head=np.random.default_rng(50).normal(size=(k, width + 1)),
         reference=random_evidence(seed + 1, 40, k, models, width, False) if reference else None,
     )
 
@@ -125,7 +128,10 @@ def test_ensemble_scores_by_hand():
 
 def test_given_label_is_cleanlabs_self_confidence():
     assert score("given label") == pytest.approx([1 - q[y] for q, y in zip(Q, Y, strict=True)])
-    assert np.allclose(score("cleanlab self-confidence"), score("given label"))
+    rank = importlib.import_module("cleanlab.rank")
+    theirs = rank.get_label_quality_scores(Y, Q, method="self_confidence")
+    assert np.allclose(1 - theirs, score("given label"))
+    assert cleanlab_detector("self_confidence") is DETECTORS["given label"]
 
 
 def test_cleanlab_scores_by_hand():
@@ -231,6 +237,86 @@ def test_loss_mixture_is_the_posterior_of_the_high_component():
     assert flagged[~wrong].mean() < 0.1
 
 
+def test_the_average_margin_by_hand():
+    for row, y in enumerate(Y):
+        margins = []
+        for moment in SOME.training_logits:
+            z = moment[row]
+            margins.append(z[y] - max(x for j, x in enumerate(z) if j != y))
+        assert score("AUM")[row] == pytest.approx(-sum(margins) / 4)
+
+
+def test_neighbours_vote_by_hand():
+    unit = X / np.linalg.norm(X, axis=1, keepdims=True)
+    for row, y in enumerate(Y):
+        distance = {i: 1 - float(unit[i] @ unit[row]) for i in range(len(X)) if i != row}
+        nearest = sorted(distance, key=distance.get)[:9]
+        first, second = (distance[i] for i in nearest[:2])
+        votes = [0.0] * 5
+        votes[y] += 1 - (2 * first - second)
+        for i in nearest:
+            votes[Y[i]] += 1 - distance[i]
+        expected = 1 - votes[y] / math.sqrt(sum(v * v for v in votes))
+        assert score("SimiFeat")[row] == pytest.approx(expected)
+    few = SOME.take(np.arange(2))
+    assert score("SimiFeat", few).tolist() == [0, 0]  # no second neighbour
+
+
+def test_votes_find_planted_wrong_labels():
+    mixed, _ = planted(strangers=0.0, mislabelled=True)
+    wrong = mixed.given_labels != mixed.pred_probs.argmax(axis=1)
+    assert auroc(score("SimiFeat", mixed), wrong) > 0.95
+
+
+def test_off_topic_is_the_order_of_scipys_sorted_dendrogram():
+    some = SOME.take(np.arange(59))
+    merged = hierarchy.linkage(some.features, "single", "cosine")
+    leaves = hierarchy.dendrogram(merged, no_plot=True, count_sort="ascending")["leaves"]
+    expected = 1 - np.argsort(leaves) / 59
+    found = score("SelfClean", some)
+    sizes = np.append(np.ones(59), merged[:, 3])
+    halves = [sizes[int(a)] / 59 for a, b in merged[:, :2] if sizes[int(a)] == sizes[int(b)]]
+    assert np.abs(found - expected).max() <= sum(halves) / 2 + 1e-9  # ties, where it takes either
+    assert (np.diff(np.sort(found)) >= -1e-9).all()
+    differ = np.abs(found - expected) > 1e-9
+    assert differ.mean() < 0.7
+
+    def places(node, before=0.0):
+        """By recursion: the smaller branch first, a tie half and half."""
+        if node.is_leaf():
+            return {node.id: before}
+        left, right = node.left, node.right
+        if left.count == right.count:
+            half = left.count / 2
+            return places(left, before + half) | places(right, before + half)
+        first, second = sorted((left, right), key=lambda branch: branch.count)
+        return places(first, before) | places(second, before + first.count)
+
+    by_hand = places(hierarchy.to_tree(merged))
+    assert found == pytest.approx([1 - by_hand[row] / 59 for row in range(59)])
+
+
+def test_a_stray_is_off_topic_before_a_small_group_and_that_before_the_rest():
+    rng = np.random.default_rng(0)
+    centres = np.eye(8)[[0] * 40 + [1] * 5 + [2]]
+    features = centres + 0.01 * rng.normal(size=centres.shape)
+    found = score("SelfClean", Evidence(np.full((46, 2), 0.5), features=features))
+    assert found[45] == 1
+    assert found[40:45].min() > found[:40].max()
+    assert score("SelfClean", Evidence(np.full((1, 2), 0.5), features=np.ones((1, 3)))) == 0
+    held_out = Evidence(np.full((1, 2), 0.5), features=np.eye(8)[3:4])
+    among = Evidence(np.full((46, 2), 0.5), features=features)
+    assert DETECTORS["SelfClean"].score(held_out, among=among) > 0.85
+
+
+def test_a_chain_of_thousands_is_no_matter_of_recursion():
+    angles = np.cumsum(np.linspace(1e-4, 3e-4, 3000))
+    features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    found = score("SelfClean", Evidence(np.full((3000, 2), 0.5), features=features))
+    assert found.argmax() == 2999  # the farthest from its neighbour
+    assert found.argmin() <= 1  # the two nearest
+
+
 def test_knn_is_the_neighbour_distance():
     assert np.array_equal(score("KNN"), neighbor_distance(X, REFERENCE.features, 5))
     whole = knn_detector(1000).score(SOME)  # the farthest, with only 40 there
@@ -263,7 +349,8 @@ def one_linear_head(seed=0, d=20, k=4, count=100):
     for size in (count, 50):
         features = rng.normal(size=(size, d)) * np.linspace(3, 0.1, d) + 1
         logits = features @ weights.T + bias
-        parts.append(Evidence(softmax(logits, axis=1), logits[None], features))
+        head = np.column_stack([weights, bias])
+        parts.append(Evidence(softmax(logits, axis=1), logits[None], features, head=head))
     return changed(parts[1], reference=parts[0]), weights, bias
 
 
@@ -301,7 +388,7 @@ def test_vim_keeps_directions_and_something_besides():
 
 def only(evidence, needs):
     """The evidence without what isn't needed; predictions, which must be there, uniform."""
-    wanted = {name: getattr(evidence, name) for name in ARRAYS if name in needs}
+    wanted = {name: getattr(evidence, name) for name in (*ARRAYS, "head") if name in needs}
     uniform = np.full(evidence.pred_probs.shape, 1 / evidence.num_classes)
     reference = None
     if evidence.reference is not None and "reference" in needs:
@@ -325,9 +412,9 @@ def test_a_detector_reads_what_it_needs_and_nothing_else(name):
 
 def test_evidence_has_no_place_for_the_truth():
     fields = {one.name for one in dataclasses.fields(Evidence)}
-    assert fields == {*ARRAYS, "reference"}
+    assert fields == {*ARRAYS, "head", "reference"}
     assert set(ARRAYS) == {
-        "pred_probs", "member_logits", "features", "given_labels", "view_probs",
+        "pred_probs", "member_logits", "features", "given_labels", "view_probs", "training_logits",
     }  # fmt: skip
     imported = (ROOT / "genkl" / "detectors").glob("*.py")
     assert not any("genkl.data" in path.read_text() for path in imported)
@@ -351,6 +438,8 @@ def test_the_names_of_classes_matter_to_the_sampled_rule_only(name):
             evidence,
             pred_probs=evidence.pred_probs[:, order],
             member_logits=evidence.member_logits[:, :, order],
+            training_logits=evidence.training_logits[:, :, order],
+            head=evidence.head[order],
             view_probs=evidence.view_probs[:, order],
             given_labels=place[evidence.given_labels],
             reference=evidence.reference and rename(evidence.reference),
@@ -365,13 +454,15 @@ def test_the_names_of_classes_matter_to_the_sampled_rule_only(name):
 @every_detector
 def test_a_constant_added_to_logits_shifts_the_logit_scores_only(name):
     shifted = changed(SOME, member_logits=Z + 3.0, pred_probs=softmax(Z + 3.0, axis=-1).mean(0))
-    shift = -3.0 if name in ("max logit", "energy", "ViM") else 0.0
+    shift = -3.0 if name in ("max logit", "energy") else 0.0
     assert np.allclose(score(name, shifted), score(name) + shift, rtol=1e-6)
 
 
 @every_detector
 def test_scoring_one_by_one_is_the_same_unless_relative(name):
     detector = DETECTORS[name]
+    if name in ("SimiFeat", "SelfClean"):  # one counts as among the others, or as beside them
+        return
     among = SOME if detector.relative else None
     apart = [detector.score(SOME.take(np.array([row])), among=among)[0] for row in range(10)]
     assert np.allclose(apart, score(name)[:10], rtol=1e-9)
@@ -428,6 +519,9 @@ def planted(count=400, k=5, width=16, strangers=0.2, seed=0, sees="all", mislabe
     reference = None
     if strangers:
         reference, _ = planted(300, k, width, 0.0, seed + 1, sees)
+    # A model that learns the labels: slowly those that don't fit what an instance looks like.
+    moments = np.linspace(0.2, 1, 4)[:, None, None]
+    learned = logits.mean(0) * moments + 2 * moments**3 * np.eye(k)[labels]
     return (
         Evidence(
             softmax(logits, axis=-1).mean(0),
@@ -436,6 +530,8 @@ def planted(count=400, k=5, width=16, strangers=0.2, seed=0, sees="all", mislabe
             labels,
             softmax(view, axis=-1).mean(0),
             reference,
+            learned,
+            np.column_stack([centres / 10, np.zeros(k)]),
         ),
         is_nc,
     )
@@ -443,8 +539,8 @@ def planted(count=400, k=5, width=16, strangers=0.2, seed=0, sees="all", mislabe
 
 SEES_FLAT = {name for name in DETECTORS if DETECTORS[name].family in (
     "divergence", "softmax", "logits", "label",
-)} - {"Jo-SRC soft"}  # fmt: skip
-SEES_FEATURES = {"KNN", "Mahalanobis", "ViM"}
+)} - {"Jo-SRC soft", "SimiFeat"}  # fmt: skip
+SEES_FEATURES = {"KNN", "Mahalanobis", "ViM", "SelfClean"}
 SEES_MODELS = {"mutual information", "disagreement"}
 
 
@@ -460,7 +556,7 @@ def test_planted_strangers_are_found_by_who_can_see_them(name):
         if name in seers:
             assert area > 0.9, sees
     evidence, is_nc = planted()
-    assert auroc(score(name, evidence), is_nc) > 0.9
+    assert auroc(score(name, evidence), is_nc) > 0.9 or name == "SimiFeat"  # it looks for labels
 
 
 @every_detector
@@ -472,7 +568,7 @@ def test_who_does_not_look_there_is_near_chance(name):
         evidence, is_nc = planted(sees="nothing", seed=10 * seed)
         areas["nothing"].append(auroc(score(name, evidence), is_nc))
     assert np.mean(areas["nothing"]) == pytest.approx(0.5, abs=0.08)
-    if DETECTORS[name].family != "features":
+    if "features" not in DETECTORS[name].needs:
         assert np.mean(areas["features"]) == pytest.approx(0.5, abs=0.08)
 
 
@@ -503,7 +599,8 @@ def extremes():
         if what == "zero features":
             features = np.zeros((n, 3))
         parts = (probs, logits, features, labels, probs[::-1])
-        yield what, Evidence(*parts, reference=Evidence(*parts))
+        more = {"training_logits": logits, "head": np.ones((k, 4))}
+        yield what, Evidence(*parts, reference=Evidence(*parts, **more), **more)
 
 
 @every_detector
@@ -527,7 +624,7 @@ def test_a_reference_without_a_class_or_with_one_instance_of_it():
     ).all()
 
 
-@pytest.mark.parametrize("name", ["cleanlab self-confidence", "cleanlab margin"])
+@pytest.mark.parametrize("name", ["given label", "cleanlab margin"])
 def test_cleanlabs_count_stands_classes_without_labels(name):
     few = changed(SOME, given_labels=np.minimum(Y, 2))
     assert DETECTORS[name].published_threshold(few) > 0
@@ -558,6 +655,12 @@ N34 = np.full((3, 4), 0.25)
         ({"member_logits": np.ones((3, 4))}, r"member_logits has shape \(3, 4\); expected \(any"),
         ({"member_logits": np.ones((0, 3, 4))}, r"member_logits has shape \(0, 3, 4\)"),
         ({"member_logits": np.full((2, 3, 4), np.nan)}, "member_logits contains NaN.*row 0"),
+        ({"training_logits": np.ones((9, 2, 4))}, r"training_logits has shape \(9, 2, 4\)"),
+        ({"head": np.ones((3, 6))}, r"head has shape \(3, 6\); expected \(4, any\)"),
+        (
+            {"features": np.ones((3, 5)), "head": np.ones((4, 5))},
+            r"head has shape \(4, 5\); expected \(4, 6\)",
+        ),
         ({"features": np.ones((2, 5))}, r"features has shape \(2, 5\); expected \(3, any\)"),
         ({"features": np.diag([1.0, np.inf, 1.0])}, "features contains NaN or infinity in row 1"),
         ({"given_labels": np.array([0, 4, 1])}, r"given_labels\[1\] is 4"),
@@ -617,6 +720,34 @@ def test_the_registry_is_read_only_and_complete():
     )
     assert len(keys) == len(set(keys))
     assert {one.source for one in DETECTORS.values()} <= set(keys)
+
+
+@every_detector
+def test_every_detector_has_a_card(name):
+    card = DETECTORS[name].card
+    assert set(card) == {"formula", "source", "differs"}
+    assert card["formula"].count("$") >= 2
+    assert card["formula"].count("$") % 2 == 0
+    assert all(card[key] and "`" not in card[key].replace("``", "") for key in card)
+
+
+def test_a_rule_without_a_card_is_told_what_it_lacks():
+    def rule(evidence):
+        """Half a card.
+
+        Formula: :math:`q_0`,
+        the first.
+        """
+        return evidence.pred_probs[:, 0]
+
+    with pytest.raises(ValueError, match="mine's rule has no paragraph 'Differs: '"):
+        detector(rule=rule).card  # noqa: B018
+    rule.__doc__ += "\n        Differs: in nothing.\n"
+    assert detector(rule=rule).card == {
+        "source": "huang2023genkl",
+        "formula": "$q_0$, the first.",
+        "differs": "in nothing.",
+    }
 
 
 def detector(**changes):

@@ -10,7 +10,13 @@ import pandas as pd
 import pytest
 import torch
 from drawn import FRAME, SCORES, TRUTH
-from figures.comparisons import plot_condition, plot_over_base, plot_recall, plot_score_grid
+from figures.comparisons import (
+    plot_condition,
+    plot_over_base,
+    plot_plausibility,
+    plot_recall,
+    plot_score_grid,
+)
 from figures.curves import plot_processes, plot_role_losses
 from figures.gradients import logit_gradients, plot_pushes
 from figures.images import plot_images
@@ -288,3 +294,24 @@ def test_budgets_are_drawn_at_the_mean_and_reach_to_the_seed_that_flags_most(ax)
     reach = [segment[1, 0] for segment in ax.collections[0].get_segments()]
     assert reach == pytest.approx([6, 10])
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+
+
+def test_plausible_labels_go_from_left_to_right_with_their_intervals(ax):
+    frame = pd.DataFrame(
+        [
+            (way, method, area, area - 0.02, area + 0.03)
+            for method, areas in {"entropy": (0.8, 0.8), "DSOS": (0.9, 0.6)}.items()
+            for way, area in zip(("random", "nearest class"), areas, strict=True)
+        ],
+        columns=["labels", "method", "auroc", "auroc_low", "auroc_high"],
+    ).iloc[::-1]
+    plot_plausibility(
+        ax, frame, ["entropy", "DSOS", "AUM"], ["random", "predictor", "nearest class"]
+    )
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["random", "nearest class"]
+    assert ax.get_legend_handles_labels()[1] == ["entropy", "DSOS"]
+    entropy, dsos = ax.containers
+    assert dsos.lines[0].get_ydata().tolist() == [0.9, 0.6]
+    assert entropy.lines[0].get_ydata().tolist() == [0.8, 0.8]
+    ends = [segment[:, 1].tolist() for segment in dsos.lines[2][0].get_segments()]
+    assert np.allclose(ends, [[0.88, 0.93], [0.58, 0.63]])
