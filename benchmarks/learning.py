@@ -18,6 +18,7 @@ import argparse
 import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,8 @@ from genkl.storage import write_atomically
 
 FOLDER = Path("results/learning")
 PARTS = ("main", "ablations")
-CODE = (*MODULES, "benchmarks.ablations", "benchmarks.resampling")
+CODE = (*MODULES, "genkl.detectors", "genkl.published", "benchmarks.ablations")
+"""Of the ablations."""
 BASE = "GenKL"
 """Every method is compared with this one, on the same images and seeds."""
 
@@ -62,7 +64,8 @@ def sweep(cells: Sequence[Cell], name: str, options: argparse.Namespace) -> Swee
     ordered = sorted(cells, key=lambda cell: (cell["data"], cell["seed"]))
     where = {"jobs": options.jobs, "cluster": options.cluster, "rerun": options.rerun}
     function = "benchmarks.ablations:run_cell"
-    return run_sweep(ordered, function, kept(), code=MODULES, progress=name, **where)
+    code = CODE if name == "ablations" else MODULES
+    return run_sweep(ordered, function, kept(), code=code, progress=name, **where)
 
 
 def run_main(data: Sequence[str], options: argparse.Namespace) -> list[Sweep]:
@@ -85,7 +88,9 @@ def run_main(data: Sequence[str], options: argparse.Namespace) -> list[Sweep]:
 def run_ablations(data: Sequence[str], options: argparse.Namespace) -> list[Sweep]:
     """Every study, or those that were asked for, with the settings that the search chose."""
     only, chosen = options.only, known_settings(data, options.folder)
-    done = sweep(select(ablations.ablation_cells(data, chosen), only), "ablations", options)
+    cells = select(ablations.ablation_cells(data, chosen), only)
+    _refuse_untuned(cells, chosen)
+    done = sweep(cells, "ablations", options)
     table = _tuned(done.table(), chosen)
     if only:
         changed = [c for study in table["study"].unique() for c in STUDIES[study].changes[0]]
@@ -96,25 +101,25 @@ def run_ablations(data: Sequence[str], options: argparse.Namespace) -> list[Swee
 
 
 def known_settings(data: Sequence[str], folder: Path) -> Chosen:
-    """What the search chose: from its finished cells, else from the record.
-
-    Raises:
-        ValueError: neither is there for one of the data sets.
-    """
+    """What the search chose: from its cells, where all are finished, else from the record."""
+    path = folder / "main.json"
+    recorded = load_record(path)["tables"].get("chosen", []) if path.exists() else []
+    chosen = dict(studies.as_chosen(pd.DataFrame(recorded)))
     cells = studies.search_cells(data)
     done = gather(kept(), cells)
-    counts = done.groupby("data").size() if len(done) else {}
-    whole = [n for n in data if counts.get(n, 0) == sum(cell["data"] == n for cell in cells)]
-    chosen = {}
-    path = folder / "main.json"
-    if path.exists():
-        chosen = studies.as_chosen(pd.DataFrame(load_record(path)["tables"].get("chosen", [])))
-    if whole:
-        done = done[done["data"].isin(whole)]
-        chosen = {**chosen, **studies.as_chosen(studies.chosen_settings(done))}
-    if lacking := [name for name in data if not any(of == name for of, _ in chosen)]:
-        raise ValueError(f"no settings are chosen for {', '.join(lacking)} yet; run main first")
+    asked = Counter((cell["data"], cell["method"]) for cell in cells)
+    for named, found in done.groupby(["data", "method"]) if len(done) else ():
+        if len(found) == asked[named]:
+            chosen |= studies.as_chosen(studies.chosen_settings(found))
     return chosen
+
+
+def _refuse_untuned(cells: Sequence[Cell], chosen: Chosen) -> None:
+    for cell in cells:
+        method = ablations.method_of(cell["study"], cell)
+        if method is not None and (cell["data"], method) not in chosen:
+            what = f"{method} on {cell['data']}"
+            raise ValueError(f"no settings are chosen for {what} yet; run main first")
 
 
 def _tuned(table: pd.DataFrame, chosen: Chosen) -> pd.DataFrame:
@@ -166,7 +171,7 @@ def _record(part: str, tables: dict[str, pd.DataFrame], folder: Path, data: Sequ
         title=f"End-to-end benchmark: {part}",
         tables={name: table for name, table in made.items() if len(table)},
         settings={"data": cases, "seeds": list(SEEDS), "search_seeds": list(SEARCH_SEEDS)},
-        code=CODE,
+        code=CODE if part == "ablations" else MODULES,
         overwrite=True,
     )
     save_correct(folder / f"{part}-correct.npz", runs, correct)
@@ -267,10 +272,7 @@ def _beside(row: dict) -> int:
 def listed(data: Sequence[str], options: argparse.Namespace) -> list[Cell]:
     """The cells of the parts that were asked for, as far as the chosen settings are known."""
     cells = [] if options.parts == ["ablations"] else studies.search_cells(data)
-    try:
-        chosen = known_settings(data, options.folder)
-    except ValueError:
-        chosen = {}
+    chosen = known_settings(data, options.folder)
     if options.parts != ["ablations"]:
         cells += studies.main_cells(data, chosen)
     if options.parts != ["main"]:
@@ -305,7 +307,7 @@ def main() -> int:
     try:
         if options.list:
             cells = listed(here, options)
-            print(listing(kept(), select(cells, options.only), MODULES))
+            print(listing(kept(), select(cells, options.only)))
             return 0
         sweeps = [done for part in options.parts or PARTS for done in work[part](here, options)]
     except ValueError as error:

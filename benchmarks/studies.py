@@ -118,7 +118,7 @@ CASES = {
         pixels=160,
     ),
 }
-for _labels in ("aggregate", "random1", "worst"):
+for _labels in ("aggregate", "worst"):
     for _budget in (0, 500, 5000):
         CASES[f"cifar10n-{_labels}-{_budget}"] = _cifar10n(_labels, _budget)
 
