@@ -80,7 +80,7 @@ def run_main(data: Sequence[str], options: argparse.Namespace) -> list[Sweep]:
         _show(_tuned(compared.table(), chosen), ["data", "method", "tuning"])
     elif not searched.failed and not compared.failed:
         runs = _tuned(compared.table(), chosen)
-        tables = {"search": searched.table().drop(columns="cell"), "chosen": table}
+        tables = {"search": by_candidate(searched.table()), "chosen": table}
         _record("main", {**tables, "runs": runs}, options.folder, data)
     return [searched, compared]
 
@@ -98,6 +98,17 @@ def run_ablations(data: Sequence[str], options: argparse.Namespace) -> list[Swee
     elif not done.failed:
         _record("ablations", {"runs": table}, options.folder, data)
     return [done]
+
+
+def by_candidate(searched: pd.DataFrame) -> pd.DataFrame:
+    """One row for each candidate, with its validation accuracies in the order of the seeds."""
+    rows = []
+    searched = searched.assign(candidate=searched["settings"].map(repr)).sort_values("seed")
+    for (data, method, _), mine in searched.groupby(["data", "method", "candidate"], sort=False):
+        reached = [None if pd.isna(x) else round(x, 5) for x in mine["val_accuracy"]]
+        row = {"data": data, "method": method, "settings": mine["settings"].iloc[0]}
+        rows.append({**row, "val_accuracy": reached, "seconds": mine["seconds"].sum()})
+    return pd.DataFrame(rows)
 
 
 def known_settings(data: Sequence[str], folder: Path) -> Chosen:
@@ -254,18 +265,23 @@ def run_again(key: str, folder: Path) -> int:
     """One recorded run, made again."""
     for part in PARTS:
         path = folder / f"{part}.json"
-        for table in load_record(path)["tables"].values() if path.exists() else ():
-            for row in table:
-                if row.get("key") == key:
-                    return _beside(row)
+        tables = load_record(path)["tables"] if path.exists() else {}
+        for row in tables.get("runs", ()):
+            if row["key"] == key:
+                return _beside(Cell(json.loads(row["cell"])), row)
+        for row in tables.get("search", ()):
+            own = {name: row[name] for name in ("data", "method", "settings")}
+            for seed, reached in zip(SEARCH_SEEDS, row["val_accuracy"], strict=True):
+                cell = Cell({"study": "search", **own, "seed": seed})
+                if cell.key == key:
+                    return _beside(cell, {"val_accuracy": reached})
     print(f"no recorded run has the key {key}; --list shows them", file=sys.stderr)
     return 2
 
 
-def _beside(row: dict) -> int:
-    cell = Cell(json.loads(row["cell"]))
+def _beside(cell: Cell, recorded: Mapping[str, Any]) -> int:
     print(cell.as_options())
-    print(compare_cell(cell, run_cell, row).round(5).to_string())
+    print(compare_cell(cell, run_cell, recorded).round(5).to_string())
     return 0
 
 

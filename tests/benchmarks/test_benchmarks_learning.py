@@ -19,7 +19,7 @@ from benchmarks.studies import CASES, METHODS, SEARCH_SEEDS, SEEDS, VOTES
 from benchmarks.sweep import Cell, run_sweep
 from genkl.baselines.method import FACTOR, RATES
 from genkl.data import Kind
-from genkl.records import load_record
+from genkl.records import load_record, save_record
 from genkl.relabel import relabel_instances
 
 TINY = replace(
@@ -372,6 +372,23 @@ def test_a_record_has_a_row_per_run_and_any_run_can_be_made_again(tmp_path, monk
     assert [Cell(c) for c in again] == CELLS
     assert "difference" in capsys.readouterr().out
     assert learning.run_again("no such key", tmp_path) == 2
+
+
+def test_a_searched_candidate_can_be_made_again(tmp_path, monkeypatch):
+    cells = [
+        Cell({"study": "search", "data": "digits", "method": "GCE", "settings": own, "seed": seed})
+        for own in ({"q": 0.7}, {"q": 0.3})
+        for seed in SEARCH_SEEDS[::-1]
+    ]
+    table = learning.by_candidate(finished(tmp_path / "cells", cells).table())
+    assert len(table) == 2
+    assert table["val_accuracy"][0] == [(seed + 1) / 10 for seed in SEARCH_SEEDS]
+    runs = pd.DataFrame([{"key": "x", "cell": "{}"}])
+    save_record(tmp_path / "main.json", title="", tables={"runs": runs, "search": table})
+    again = []
+    monkeypatch.setattr(learning, "run_cell", lambda **c: again.append(c) or toy(**c))
+    assert learning.run_again(cells[3].key, tmp_path) == 0
+    assert [Cell(c) for c in again] == [cells[3]]
 
 
 def test_a_record_compares_with_the_base_and_keeps_what_was_right(tmp_path):
