@@ -406,6 +406,31 @@ def test_a_record_compares_with_the_base_and_keeps_what_was_right(tmp_path):
     assert right.sum(axis=0).tolist() == [15, 15, 10, 10] * 2
 
 
+def test_chosen_settings_come_from_finished_cells_else_from_the_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(learning, "kept", lambda: tmp_path / "cells")
+    assert learning.known_settings(["digits"], tmp_path) == {}
+    recorded = pd.DataFrame(
+        {"data": "digits", "method": ["GCE", "ELR"], "settings": [{"q": 0.1}, {"strength": 5.0}]}
+    )
+    save_record(tmp_path / "main.json", title="", tables={"chosen": recorded})
+    cells = [c for c in studies.search_cells(["digits"]) if c["method"] == "GCE"]
+
+    def likes_slow(settings, **cell):
+        return {"val_accuracy": 1 / (1 + settings[FACTOR] + abs(settings["q"] - 0.3))}
+
+    for some, q in ((cells[:-1], 0.1), (cells, 0.3)):  # unfinished, finished
+        run_sweep(some, likes_slow, tmp_path / "cells", jobs=1, progress=None)
+        chosen = learning.known_settings(["digits"], tmp_path)
+        assert chosen[("digits", "GCE")]["q"] == q
+        assert chosen[("digits", "ELR")] == {"strength": 5.0}
+    assert chosen[("digits", "GCE")][FACTOR] == min(RATES[FACTOR])
+    tuned = Cell({"study": "mechanism", "data": "digits", "mechanism": "no mixup", "seed": 0})
+    with pytest.raises(
+        ValueError, match="no settings are chosen for GenKL on digits yet; run main"
+    ):
+        learning._refuse_untuned([tuned], chosen)
+
+
 def test_nothing_is_recorded_while_a_run_has_failed(tmp_path, monkeypatch):
     def fails(**settings):
         raise RuntimeError("no")
