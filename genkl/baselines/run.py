@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from genkl.baselines import plain, rounds, selection, transitions
+from genkl.baselines import agreement, memory, plain, rounds, selection, transitions
 from genkl.baselines.groundwork import Groundwork
 from genkl.baselines.method import FACTOR, Method
 from genkl.checks import check_choice
@@ -27,7 +27,7 @@ from genkl.networks import ModelFactory, default_model
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         method.name: method
-        for family in (plain, transitions, selection, rounds)
+        for family in (plain, transitions, selection, memory, agreement, rounds)
         for method in family.METHODS
     }
 )
