@@ -190,9 +190,9 @@ def measures() -> list[Measure]:
     puzzling, vague = riddles(house), named(house, "one")
     step = training_step()
     return [
-        Measure("code lines of genkl/", lines, 8_000, 12_000),
+        Measure("code lines of genkl/", lines, 8_000, 12_500),
         Measure(
-            "code lines of everything but tests", sum(len(m.lines) for m in house), 13_000, 17_900
+            "code lines of everything but tests", sum(len(m.lines) for m in house), 13_000, 18_800
         ),
         Measure(
             "characters in a code line of genkl/",
