@@ -195,7 +195,9 @@ def dividemix(work: Groundwork, settings: Settings) -> Lesson:
     models = work._train(2, everything(work), "warm-up")
     views = np.stack([setup.predict([model], noisy) for model in models])
     losses = -np.log(np.maximum(views[:, np.arange(len(labels)), labels], 1e-12))
-    is_right = np.mean([low_loss_posterior(one, setup.seed_of(0, 0, 4)) for one in losses], axis=0)
+    is_right = np.mean(
+        [low_loss_posterior(costs, setup.seed_of(0, 0, 4)) for costs in losses], axis=0
+    )
     targets = refined_targets(views.mean(axis=0), labels, is_right, settings["threshold"])
     kept = np.ones(len(labels), dtype=bool)
     return _lesson(work, Selection(targets, kept, is_right > settings["threshold"]), MIXUP)
