@@ -25,7 +25,8 @@ def shifted(seed=0, count=3000):
     kinds = np.where(rng.random(count) < 0.1, Kind.OOD, Kind.CORRECT)
     noisy = part([0.2, 0.8], count, kinds)
     evidence = Evidence(noisy.pred_probs, given_labels=noisy.given_labels, reference=known)
-    return Judged(seed, evidence, kinds, 1.0)
+    groups = np.arange(count + len(known.given_labels))
+    return Judged(seed, evidence, kinds, groups, 1.0)
 
 
 def test_promises_show_the_shift_and_who_minds():
