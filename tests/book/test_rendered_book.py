@@ -62,6 +62,19 @@ def test_axe_finds_nothing_serious(opened: Reader, theme: str) -> None:
     assert (max(map(int, re.findall(r"\d+", background)[:3])) < 80) == (theme == "dark")
 
 
+def test_no_markup_is_left_over(opened: Reader) -> None:
+    """A table or formula in an output that is read as another kind of Markdown stays as written."""
+    left = opened.page.evaluate(
+        r"""() => [...document.querySelectorAll('article :is(p, li, td, dd, figcaption)')]
+          .filter((found) => !found.closest('pre, code, .math')).map((found) => {
+            const copy = found.cloneNode(true);
+            copy.querySelectorAll('pre, code, .math, script').forEach((part) => part.remove());
+            return copy.textContent;
+          }).filter((text) => /\$\\[a-z]|\|-{3}|\| \||\{(cite|ref|eq|glue|term)[:}]/.test(text))"""
+    )
+    assert left == []
+
+
 def test_every_picture_has_words(opened: Reader) -> None:
     for text in opened.page.eval_on_selector_all("article img", "all => all.map((i) => i.alt)"):
         assert text
