@@ -153,9 +153,9 @@ def change(conditions: pd.DataFrame, condition: str) -> dict[str, float]:
 
 
 def alike(gains: Mapping[str, float], within: float = 0.01) -> str:
-    """Whether all gain as much, give or take: "alike", or "unlike"."""
+    """Whether all gain as much, give or take: "alike", or "different"."""
     spread = max(gains.values()) - min(gains.values())
-    return "alike" if spread <= within else "unlike"
+    return "alike" if spread <= within else "different"
 
 
 def with_accuracy(conditions: pd.DataFrame) -> str:

@@ -137,7 +137,7 @@ def test_changes_and_whether_all_change_alike():
     gains = verdicts.change(frame, "models")
     assert gains == pytest.approx({"entropy": 0.1, "GenKL": 0.11})
     assert verdicts.alike(gains, within=0.02) == "alike"
-    assert verdicts.alike({"entropy": 0.1, "GenKL": -0.1}) == "unlike"
+    assert verdicts.alike({"entropy": 0.1, "GenKL": -0.1}) == "different"
 
 
 def test_how_often_a_better_predictor_ranks_better():
