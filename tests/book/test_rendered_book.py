@@ -7,7 +7,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from rendered_pages import AXE, CHAPTERS, PAGES, RUN_AXE, Reader
+from rendered_pages import AXE, CHAPTERS, PAGES, ROOT, RUN_AXE, Reader
+
+from book.machine.project import Project
+from book.machine.rendering import build_html
 
 pytestmark = pytest.mark.book
 
@@ -109,6 +112,13 @@ def test_paper_shows_the_article_and_nothing_else(opened: Reader) -> None:
         assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
     finally:
         page.emulate_media(media="screen")
+
+
+@pytest.mark.usefixtures("built")
+def test_the_pages_for_instructors_build_as_strictly(tmp_path: Path) -> None:
+    pages = build_html(Project(ROOT, "tiny"), tmp_path, audience="instructor")
+    for name in (ROOT / "book" / "instructor").glob("*.md"):
+        assert (pages / "book" / "instructor" / f"{name.stem}.html").is_file()
 
 
 def test_page_is_complete_without_a_network(opened: Reader) -> None:
