@@ -1,6 +1,6 @@
 """The benchmark of detectors: each on every data set, over plausible labels, with intervals.
 
-    GENKL_DATA=/path/to/data python -m benchmarks.detection             # all, about an hour
+    GENKL_DATA=/path/to/data python -m benchmarks.detection             # all, half an hour
     python -m benchmarks.detection digits --seeds 0 1 --folder /tmp/detection
 
 Each data set's results are a record of their own in results/detection/, with its settings and

@@ -4,15 +4,19 @@ The seeds of a benchmark draw their instances from the same images, so that what
 independent: an interval over seeds alone is too short by as much as the images are shared. Here
 every resample draws images and seeds, both with replacement, and an image that is drawn twice
 counts twice in each seed that has it (the pigeonhole bootstrap, :cite:t:`owen2007pigeonhole`).
+A handful of seeds drawn again vary too little; what they add is stretched, so that without any
+variation between images the interval is as wide as the t-interval over seeds.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import norm, t
 
 from genkl.checks import to_numpy
 from genkl.evaluate import check_level, check_scores
@@ -64,12 +68,25 @@ class Resamples:
         seeds = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=draws)
         return Resamples(seeds, tuple(often[rows] for rows in np.split(place, ends)))
 
-    def mean(self, values: Sequence[np.ndarray]) -> np.ndarray:
-        """Mean over the seeds drawn of a figure of each, shape (R,) each; NaN is left out."""
-        stacked = np.stack(values, axis=1)
-        weights = np.where(np.isnan(stacked), 0, self.seeds)
+    def mean(self, values: Sequence[np.ndarray], level: float = 0.95) -> np.ndarray:
+        """Mean over seeds of a figure of each, for an interval of this level.
+
+        Args:
+            values: of each seed, resampled over images, shape (R,) each; NaN is left out.
+            level: of the interval; it decides how far the seeds' part is stretched.
+
+        Returns:
+            Shape (R,).
+        """
+        stacked, count = np.stack(values, axis=1), len(values)
+        there = ~np.isnan(stacked)
+        weights = np.where(there, self.seeds, 0)
         with np.errstate(invalid="ignore"):
-            return (weights * np.nan_to_num(stacked)).sum(axis=1) / weights.sum(axis=1)
+            every = np.nan_to_num(stacked).sum(axis=1) / there.sum(axis=1)
+            drawn = (weights * np.nan_to_num(stacked)).sum(axis=1) / weights.sum(axis=1)
+        tail = (1 + level) / 2
+        shrunk = math.sqrt(1 - 1 / count) * norm.ppf(tail)
+        return every + (drawn - every) * (t.ppf(tail, count - 1) / shrunk if count > 1 else 1.0)
 
 
 def percentile_interval(values: np.ndarray, level: float = 0.95) -> Interval:
@@ -119,7 +136,7 @@ def hierarchical_interval(
     times, there = resamples.times[0].astype(np.float64), ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         means = (np.nan_to_num(values) @ times) / (there @ times)
-    return percentile_interval(resamples.mean(list(means)), level)
+    return percentile_interval(resamples.mean(list(means), level), level)
 
 
 def resampled_auroc(scores: np.ndarray, is_nc: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from judged import judged, signal
+from scipy import stats
 
 import genkl
 from benchmarks.statistics import (
@@ -63,8 +64,19 @@ def test_a_draw_takes_an_image_in_every_seed_that_has_it_and_a_sender_whole():
 def test_the_mean_over_drawn_seeds_leaves_out_what_is_not_a_number():
     draws = Resamples(np.array([[2, 0], [1, 1], [0, 2]]), ())
     mean = draws.mean([np.array([1.0, 1.0, 1.0]), np.array([3.0, 3.0, np.nan])])
-    assert mean[:2].tolist() == [1, 2]
+    assert mean[1] == 2
+    assert mean[0] < 1  # the mean is 2, the first seed's 1, and that way is stretched
     assert np.isnan(mean[2])
+    alone = Resamples(np.array([[1], [1]]), ())
+    assert alone.mean([np.array([1.0, 3.0])]).tolist() == [1, 3]
+
+
+def test_without_images_that_vary_the_interval_is_the_t_interval():
+    seeds = np.random.default_rng(0).normal(size=6)
+    low, high = hierarchical_interval(np.repeat(seeds[:, None], 20, axis=1), draws=20_000)
+    half = stats.t.ppf(0.975, 5) * seeds.std(ddof=1) / 6**0.5
+    assert high - low == pytest.approx(2 * half, rel=0.05)
+    assert (low + high) / 2 == pytest.approx(seeds.mean(), abs=0.2 * half)
 
 
 def crossed(rng, seeds=5, images=150, share=0.8, of_image=1.0, of_seed=0.05, noise=0.3):
@@ -75,17 +87,26 @@ def crossed(rng, seeds=5, images=150, share=0.8, of_image=1.0, of_seed=0.05, noi
     return values
 
 
-def test_an_interval_covers_where_seeds_share_images_and_one_over_seeds_does_not():
-    covered, naive = 0, 0
+@pytest.mark.parametrize(
+    ("of_image", "of_seed"), [(1.0, 0.05), (1.0, 0.2), (0.1, 0.5)], ids=["images", "both", "seeds"]
+)
+def test_an_interval_covers_whatever_varies(of_image, of_seed):
+    """One over seeds alone does not where they share images, nor one over images alone."""
+    covered, naive = 0, {"images": 0, "seeds": 0}
     for trial in range(150):
-        values = crossed(np.random.default_rng(trial))
+        rng = np.random.default_rng(trial)
+        values = crossed(rng, of_image=of_image, of_seed=of_seed)
         low, high = hierarchical_interval(values, level=0.9, draws=300, seed=trial)
         covered += low <= 0 <= high
-        means = np.nanmean(values, axis=1)
-        half = 2.132 * means.std(ddof=1) / 5**0.5  # t, 4 degrees of freedom
-        naive += abs(means.mean()) <= half
-    assert covered / 150 >= 0.82
-    assert naive / 150 < 0.7
+        for over, axis in (("seeds", 1), ("images", 0)):
+            means = np.nanmean(values[:, ~np.isnan(values).all(axis=0)], axis=axis)
+            error = means.std(ddof=1) / len(means) ** 0.5
+            naive[over] += abs(means.mean()) <= stats.t.ppf(0.95, len(means) - 1) * error
+    assert covered / 150 >= 0.85
+    if of_seed == 0.05:
+        assert naive["seeds"] / 150 < 0.7
+    if of_seed == 0.5:
+        assert naive["images"] / 150 < 0.5
 
 
 def test_senders_widen_an_interval_as_far_as_their_images_are_alike():
