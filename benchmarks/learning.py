@@ -1,33 +1,42 @@
 """The benchmark of learning: GenKL against other methods, and with one piece changed at a time.
 
-    GENKL_DATA=/path/to/data python -m benchmarks.learning             # all of it, about an hour
+    GENKL_DATA=/path/to/data python -m benchmarks.learning             # all of it, some hours
     python -m benchmarks.learning main --only data=digits method=GenKL
     python -m benchmarks.learning ablations --only study=loss
     python -m benchmarks.learning --cell 0a1b2c3d4e5f                  # one run, beside its record
 
-Every run is a cell of `benchmarks.studies`, with a file of its own in the cache folder: an
-interrupted sweep goes on where it was. ``main`` chooses each method's settings first. When a part
-is complete, its tables are written to results/learning/, which the book reads. Data sets that are
-not on this machine are left out, and said to be.
+Every run is a cell of `benchmarks.studies` or `benchmarks.ablations`, with a file of its own in the
+cache folder: an interrupted sweep goes on where it was. ``main`` chooses each method's settings
+first, and runs it with those and with its default. When a part is complete, its tables are written
+to results/learning/, which the book reads, and beside them what each run got right, image by image
+(``PART-correct.npz``). Data sets that are not on this machine are left out, and said to be.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from benchmarks import studies
-from benchmarks.studies import CASES, MODULES, SEARCH_SEEDS, SEEDS, STUDIES, run_cell
+from benchmarks import ablations, studies
+from benchmarks.ablations import STUDIES, run_cell
+from benchmarks.resampling import unpack
+from benchmarks.statistics import hierarchical_interval
+from benchmarks.studies import CASES, MODULES, SEARCH_SEEDS, SEEDS, TUNINGS, Chosen
 from benchmarks.sweep import (
     Cell,
     Sweep,
     compare_cell,
     exit_status,
+    gather,
     listing,
     run_sweep,
     select,
@@ -36,9 +45,14 @@ from benchmarks.sweep import (
 )
 from genkl.features import cache_folder
 from genkl.records import load_record, save_record
+from genkl.storage import write_atomically
 
 FOLDER = Path("results/learning")
 PARTS = ("main", "ablations")
+CODE = (*MODULES, "genkl.detectors", "genkl.published", "benchmarks.ablations")
+"""Of the ablations."""
+BASE = "GenKL"
+"""Every method is compared with this one, on the same images and seeds."""
 
 
 def kept() -> Path:
@@ -50,8 +64,9 @@ def sweep(cells: Sequence[Cell], name: str, options: argparse.Namespace) -> Swee
     """Run cells, next to each other those that share data."""
     ordered = sorted(cells, key=lambda cell: (cell["data"], cell["seed"]))
     where = {"jobs": options.jobs, "cluster": options.cluster, "rerun": options.rerun}
-    function = "benchmarks.studies:run_cell"
-    return run_sweep(ordered, function, kept(), code=MODULES, progress=name, **where)
+    function = "benchmarks.ablations:run_cell"
+    code = CODE if name == "ablations" else MODULES
+    return run_sweep(ordered, function, kept(), code=code, progress=name, **where)
 
 
 def run_main(data: Sequence[str], options: argparse.Namespace) -> list[Sweep]:
@@ -59,49 +74,105 @@ def run_main(data: Sequence[str], options: argparse.Namespace) -> list[Sweep]:
     only = options.only
     asked = {name: only[name] for name in ("data", "method") if name in only}
     searched = sweep(select(studies.search_cells(data), asked), "search", options)
-    chosen = studies.chosen_settings(searched.table())
+    table = studies.chosen_settings(searched.table())
+    chosen = studies.as_chosen(table)
     compared = sweep(select(studies.main_cells(data, chosen), only), "main", options)
-    if not only:
-        _record("main", {"search": searched, "runs": compared}, options.folder, data)
-    else:
-        _show(compared.table(), ["data", "method"])
+    if only:
+        _show(_tuned(compared.table(), chosen), ["data", "method", "tuning"])
+    elif not searched.failed and not compared.failed:
+        runs = _tuned(compared.table(), chosen)
+        tables = {"search": by_candidate(searched.table()), "chosen": table}
+        _record("main", {**tables, "runs": runs}, options.folder, data)
     return [searched, compared]
 
 
 def run_ablations(data: Sequence[str], options: argparse.Namespace) -> list[Sweep]:
-    """Every study, or those that were asked for."""
-    only = options.only
-    done = sweep(select(studies.ablation_cells(data), only), "ablations", options)
-    table = done.table()
-    if not only:
-        _record("ablations", {"runs": done}, options.folder, data)
-    else:
+    """Every study, or those that were asked for, with the settings that the search chose."""
+    only, chosen = options.only, known_settings(data, options.folder)
+    cells = select(ablations.ablation_cells(data, chosen), only)
+    _refuse_untuned(cells, chosen)
+    done = sweep(cells, "ablations", options)
+    table = _tuned(done.table(), chosen)
+    if only:
         changed = [c for study in table["study"].unique() for c in STUDIES[study].changes[0]]
-        _show(table, ["study", "data", *dict.fromkeys(changed)])
+        _show(table, ["study", "data", *dict.fromkeys(changed), "tuning"])
+    elif not done.failed:
+        _record("ablations", {"runs": table}, options.folder, data)
     return [done]
 
 
+def by_candidate(searched: pd.DataFrame) -> pd.DataFrame:
+    """One row for each candidate, with its validation accuracies in the order of the seeds."""
+    rows = []
+    searched = searched.assign(candidate=searched["settings"].map(repr)).sort_values("seed")
+    for (data, method, _), mine in searched.groupby(["data", "method", "candidate"], sort=False):
+        reached = [None if pd.isna(x) else round(x, 5) for x in mine["val_accuracy"]]
+        row = {"data": data, "method": method, "settings": mine["settings"].iloc[0]}
+        rows.append({**row, "val_accuracy": reached, "seconds": mine["seconds"].sum()})
+    return pd.DataFrame(rows)
+
+
+def known_settings(data: Sequence[str], folder: Path) -> Chosen:
+    """What the search chose: from its cells, where all are finished, else from the record."""
+    path = folder / "main.json"
+    recorded = load_record(path)["tables"].get("chosen", []) if path.exists() else []
+    chosen = dict(studies.as_chosen(pd.DataFrame(recorded)))
+    cells = studies.search_cells(data)
+    done = gather(kept(), cells)
+    asked = Counter((cell["data"], cell["method"]) for cell in cells)
+    for named, found in done.groupby(["data", "method"]) if len(done) else ():
+        if len(found) == asked[named]:
+            chosen |= studies.as_chosen(studies.chosen_settings(found))
+    return chosen
+
+
+def _refuse_untuned(cells: Sequence[Cell], chosen: Chosen) -> None:
+    for cell in cells:
+        method = ablations.method_of(cell["study"], cell)
+        if method is not None and (cell["data"], method) not in chosen:
+            what = f"{method} on {cell['data']}"
+            raise ValueError(f"no settings are chosen for {what} yet; run main first")
+
+
+def _tuned(table: pd.DataFrame, chosen: Chosen) -> pd.DataFrame:
+    """A row for each tuning that a run stands for, in a column "tuning"."""
+    rows = []
+    for row in table.to_dict("records"):
+        settings = row.get("settings")
+        settings = settings if isinstance(settings, Mapping) else None
+        method = row.get("method") if row["study"] == "main" else None
+        if row["study"] in STUDIES:
+            method = ablations.method_of(row["study"], row)
+        named = TUNINGS[:1]
+        if method is not None:
+            named = studies.tunings(row["data"], method, settings, chosen)
+        rows += [{**row, "tuning": name} for name in named]
+    return pd.DataFrame(rows)
+
+
 def _show(table: pd.DataFrame, by: list[str]) -> None:
-    figures = table.groupby(by, sort=False, dropna=False)[["val_accuracy", "test_accuracy"]]
-    print(figures.agg(["mean", "std", "count"]).round(4).to_string())
+    figures = ["val_accuracy", "test_accuracy", "balanced_accuracy", "worst_recall"]
+    grouped = table.groupby(by, sort=False, dropna=False)[figures]
+    print(grouped.agg(["mean", "std"]).round(4).assign(runs=grouped.size()).to_string())
 
 
-def _record(part: str, sweeps: dict[str, Sweep], folder: Path, data: Sequence[str]) -> None:
-    """One row per run, and one per round."""
-    if any(done.failed for done in sweeps.values()):
-        return
-    tables = {}
-    for name, done in sweeps.items():
-        table = done.table()
-        rounds = table.pop("rounds")
-        tables[name] = table.round(5)
-        if name == "runs":
-            keys = table.drop(columns=["val_accuracy", "test_accuracy", "flagged", "seconds"])
-            tables["rounds"] = pd.DataFrame(
-                {**dict(zip(keys, row, strict=True)), **a_round}
-                for row, of_run in zip(keys.itertuples(index=False), rounds, strict=True)
-                for a_round in (of_run if row.study == "rounds" else of_run[:0])
-            ).round(5)
+# -- records --------------------------------------------------------------------------------------
+
+
+def _record(part: str, tables: dict[str, pd.DataFrame], folder: Path, data: Sequence[str]) -> None:
+    """One row per run, one per round and comparison, and what was right beside them."""
+    runs = tables["runs"]
+    named = ("correct", "rounds")
+    correct, rounds = (dict(zip(runs["key"], runs.pop(c), strict=True)) for c in named)
+    made = {name: table.round(5) for name, table in tables.items()}
+    keys = runs.drop(columns=["val_accuracy", "test_accuracy", "flagged", "seconds", "cell"])
+    made["rounds"] = pd.DataFrame(
+        {**row, **a_round}
+        for row in keys.to_dict("records")
+        if row["study"] == "rounds"
+        for a_round in rounds[row["key"]]
+    ).round(5)
+    made["intervals"] = intervals(runs, {key: unpack(text) for key, text in correct.items()})
     cases = {
         name: {"title": case.title, "options": dict(case.options), "pixels": case.pixels}
         for name, case in CASES.items()
@@ -110,31 +181,125 @@ def _record(part: str, sweeps: dict[str, Sweep], folder: Path, data: Sequence[st
     path = save_record(
         folder / f"{part}.json",
         title=f"End-to-end benchmark: {part}",
-        tables={name: table for name, table in tables.items() if len(table)},
-        settings={"data": cases, "seeds": list(SEEDS), "search_seeds": list(SEARCH_SEEDS)},
-        code=MODULES,
+        tables={name: table for name, table in made.items() if len(table)},
+        settings={
+            "data": cases,
+            "ood_labels": studies.OOD_LABELS,
+            "seeds": list(SEEDS),
+            "search_seeds": list(SEARCH_SEEDS),
+        },
+        code=CODE if part == "ablations" else MODULES,
         overwrite=True,
     )
+    save_correct(folder / f"{part}-correct.npz", runs, correct)
     print(f"recorded in {path}")
+
+
+def save_correct(path: Path, runs: pd.DataFrame, correct: Mapping[str, str]) -> None:
+    """By data set how many of a run's models were right on each image, and the runs' keys.
+
+    Args:
+        path: of the ``.npz``: ``DATA/keys`` of shape (runs,), ``DATA/right`` of shape (images,
+            runs), ``DATA/groups`` of shape (images,) where there are senders.
+        runs: columns ``data`` and ``key``.
+        correct: of each key, see `benchmarks.resampling.pack`.
+    """
+    arrays = {}
+    for data, part in runs.drop_duplicates("key").groupby("data", sort=False):
+        arrays[f"{data}/keys"] = np.array(part["key"].tolist(), dtype="U12")
+        hits = [unpack(correct[key]).sum(axis=0, dtype=np.uint8) for key in part["key"]]
+        arrays[f"{data}/right"] = np.stack(hits, axis=1)
+        if (groups := CASES[data].senders()) is not None:
+            arrays[f"{data}/groups"] = groups
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+COMPARED = ("study", "data", "tuning")
+
+
+def intervals(runs: pd.DataFrame, hits: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Test accuracy over other images (or senders) and seeds, of each setting and against the base.
+
+    Args:
+        runs: rows of a record, with ``key`` and ``tuning``.
+        hits: what each run's models got right, shape (models, images), by key.
+
+    Returns:
+        A row for each study, data set, tuning and setting: ``accuracy``, ``low``, ``high``, and of
+        the difference to the base ``difference``, ``difference_low``, ``difference_high``, all in
+        points; over the seeds that both have.
+    """
+    rows = []
+    for (study, data, tuning), part in runs.groupby(list(COMPARED), sort=False):
+        groups = CASES[data].senders()
+        changes, base = _settings_of(study)
+        held = {}
+        for values, mine in part.groupby(changes, sort=False, dropna=False):
+            seeds = mine.set_index("seed")["key"]
+            held[values] = {seed: hits[key].mean(axis=0) for seed, key in seeds.items()}
+        for values, of_seed in held.items():
+            setting = dict(zip(changes, values, strict=True))
+            other = held.get(tuple({**setting, **base}.values()))
+            row = {**dict(zip(COMPARED, (study, data, tuning), strict=True)), **setting}
+            low, high = _points(of_seed, groups)
+            mean = 100 * float(np.mean([*of_seed.values()]))
+            row |= {"accuracy": mean, "low": low, "high": high}
+            if other is not None and other is not of_seed:
+                both = {s: of_seed[s] - other[s] for s in of_seed if s in other}
+                low, high = _points(both, groups)
+                row |= {"difference": 100 * float(np.mean([*both.values()]))}
+                row |= {"difference_low": low, "difference_high": high}
+            rows.append(row)
+    return pd.DataFrame(rows).round(4)
+
+
+def _points(of_seed: Mapping[int, np.ndarray], groups: np.ndarray | None) -> tuple[float, float]:
+    low, high = hierarchical_interval(np.stack([*of_seed.values()]), groups)
+    return 100 * low, 100 * high
+
+
+def _settings_of(study: str) -> tuple[list[str], dict[str, Any]]:
+    """What a study changes, and what it is held against."""
+    if study == "main":
+        return ["method"], {"method": BASE}
+    return list(STUDIES[study].changes[0]), dict(STUDIES[study].base)
 
 
 def run_again(key: str, folder: Path) -> int:
     """One recorded run, made again."""
     for part in PARTS:
         path = folder / f"{part}.json"
-        for table in load_record(path)["tables"].values() if path.exists() else ():
-            for row in table:
-                if row.get("key") == key:
-                    return _beside(row)
+        tables = load_record(path)["tables"] if path.exists() else {}
+        for row in tables.get("runs", ()):
+            if row["key"] == key:
+                return _beside(Cell(json.loads(row["cell"])), row)
+        for row in tables.get("search", ()):
+            own = {name: row[name] for name in ("data", "method", "settings")}
+            for seed, reached in zip(SEARCH_SEEDS, row["val_accuracy"], strict=True):
+                cell = Cell({"study": "search", **own, "seed": seed})
+                if cell.key == key:
+                    return _beside(cell, {"val_accuracy": reached})
     print(f"no recorded run has the key {key}; --list shows them", file=sys.stderr)
     return 2
 
 
-def _beside(row: dict) -> int:
-    cell = Cell(json.loads(row["cell"]))
+def _beside(cell: Cell, recorded: Mapping[str, Any]) -> int:
     print(cell.as_options())
-    print(compare_cell(cell, run_cell, row).round(5).to_string())
+    print(compare_cell(cell, run_cell, recorded).round(5).to_string())
     return 0
+
+
+def listed(data: Sequence[str], options: argparse.Namespace) -> list[Cell]:
+    """The cells of the parts that were asked for, as far as the chosen settings are known."""
+    cells = [] if options.parts == ["ablations"] else studies.search_cells(data)
+    chosen = known_settings(data, options.folder)
+    if options.parts != ["ablations"]:
+        cells += studies.main_cells(data, chosen)
+    if options.parts != ["main"]:
+        cells += ablations.ablation_cells(data, chosen)
+    return cells
 
 
 def main() -> int:
@@ -163,9 +328,8 @@ def main() -> int:
     work = {"main": run_main, "ablations": run_ablations}
     try:
         if options.list:
-            cells = [] if options.parts == ["ablations"] else studies.search_cells(here)
-            cells += [] if options.parts == ["main"] else studies.ablation_cells(here)
-            print(listing(kept(), select(cells, options.only), MODULES))
+            cells = listed(here, options)
+            print(listing(kept(), select(cells, options.only)))
             return 0
         sweeps = [done for part in options.parts or PARTS for done in work[part](here, options)]
     except ValueError as error:

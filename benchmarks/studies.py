@@ -1,37 +1,45 @@
-"""Studies of learning: the data sets, methods and ablations of the end-to-end benchmark, as cells.
+"""Cells of the benchmark of learning: data sets, methods, one run, the search of settings.
 
 A *cell* is one run: a study, a data set, a seed, and what is changed. `benchmarks.learning` runs
-them. Methods choose their own settings on validation splits of seeds that no table uses, four
-candidates each; the ablations change one piece of GenKL at a time.
+them; `benchmarks.ablations` has the studies of single questions. Every method tries the same
+learning rates, with each value of its own setting, on seeds that no table reports; no seed sees a
+test image (`benchmarks.splits`). Both the default and the chosen settings are run and recorded.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from torch.nn.functional import normalize
 
 import genkl
+from benchmarks import splits
+from benchmarks.resampling import pack, unpack
 from benchmarks.sweep import Cell
-from genkl.baselines import METHODS, Groundwork, run_method
-from genkl.data import NoisyDataset, Truth
+from genkl.baselines import METHODS, Groundwork, nearest_neighbors, run_method
+from genkl.baselines.agreement import LARGEST, reliable_sizes, reliable_votes
+from genkl.baselines.method import FACTOR, RATES, everything
+from genkl.data import NoisyDataset, Split, Truth
 from genkl.data.base import NON_CONFORMING
+from genkl.data.planting import label_strangers
 from genkl.data.registry import DATASETS
 from genkl.data.sources import is_present
-from genkl.detectors import DETECTORS, Detector, Evidence
-from genkl.learn import Decision, GenKLConfig, Run, divergence_rule, entropy_rule, flag_nothing
-from genkl.published import Published
-from genkl.relabel import Relabelled, Role, relabel_instances
+from genkl.learn import GenKLConfig, Run
 
 SEEDS = (0, 1, 2, 3, 4)
-SEARCH_SEEDS = (100, 101)
-"""Their validation splits choose settings; no table uses them. Where a network is trained in full
-or validation is large, the first one does."""
+SEARCH_SEEDS = (100, 101, 102, 103, 104)
+"""Their validation splits choose settings; no table reports them."""
+VOTES = "WANN votes"
+"""WANN as its source has it: neighbours vote, and nothing is trained."""
+OOD_LABELS = "nearest class"
+"""Of strangers, see `genkl.data.planting.label_strangers`."""
+TUNINGS = ("default", "tuned")
 MODULES = (
     "genkl.features",
     "genkl.baselines",
@@ -48,6 +56,7 @@ MODULES = (
     "genkl.presets",
     "genkl.relabel",
     "benchmarks.studies",
+    "benchmarks.splits",
 )
 
 
@@ -62,10 +71,9 @@ class Case:
         dataset: as `load_dataset` knows it.
         title: in tables.
         config: name of the preset.
-        options: of the loader.
+        options: of `splits.draw`; of the loader where the test set is the data set's own.
         pixels: of frozen features; None trains a network on the inputs.
         keep_clean: False takes the clean split away: a budget of no clean label.
-        searched: how many of `SEARCH_SEEDS` choose the settings.
     """
 
     dataset: str
@@ -74,67 +82,96 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
     pixels: int | None = None
     keep_clean: bool = True
-    searched: int = 2
 
     def is_present(self) -> bool:
         """Whether its files are on this machine."""
         entry = DATASETS[self.dataset]
         return all(map(is_present, (entry.source, *entry.also_needs)))
 
+    def senders(self) -> np.ndarray | None:
+        """Who sent each test image, see `splits.groups_of_test`."""
+        return splits.groups_of_test(self.dataset, self.options.get("test_per_class", 0))
+
+
+def _sizes(clean: int, validation: int, test: int, **noise: Any) -> dict[str, Any]:
+    names = ("clean_per_class", "validation_per_class", "test_per_class")
+    return dict(zip(names, (clean, validation, test), strict=True)) | noise
+
 
 def _cifar10n(labels: str, budget: int) -> Case:
     options = {"labels": labels, "noisy_limit": 10_000, "clean_per_class": max(1, budget // 10)}
     title = f"CIFAR-10N {labels}, {budget} clean"
-    return Case("cifar10n", title, options=options, pixels=96, keep_clean=budget > 0, searched=1)
+    return Case("cifar10n", title, options=options, pixels=96, keep_clean=budget > 0)
 
 
-NOISY = {"label_noise": 0.3}
+DIGITS = _sizes(8, 25, 50, label_noise=0.4, stranger_share=0.17, ambiguous_share=0.093)
 CASES = {
-    "digits": Case("digits", "digits, 64 clean", "DIGITS", {"label_noise": 0.4}, searched=1),
+    "digits": Case("digits", "digits, 64 clean", "DIGITS", DIGITS),
     "solar-cells": Case(
-        "solar-cells", "solar cells, 200 clean", "SOLAR_CELLS", {"label_noise": 0.2}, pixels=160
+        "solar-cells",
+        "solar cells, 200 clean",
+        "SOLAR_CELLS",
+        _sizes(50, 50, 100, label_noise=0.2),
+        pixels=160,
     ),
-    "clothing": Case("clothing-dataset", "clothes, 250 clean", options=NOISY, pixels=160),
+    "clothing": Case(
+        "clothing-dataset",
+        "clothes, 250 clean",
+        options=_sizes(25, 15, 25, label_noise=0.3),
+        pixels=160,
+    ),
 }
-for _labels in ("aggregate", "random1", "worst"):
+for _labels in ("aggregate", "worst"):
     for _budget in (0, 500, 5000):
         CASES[f"cifar10n-{_labels}-{_budget}"] = _cifar10n(_labels, _budget)
-ABLATED = ("clothing", "cifar10n-worst-500")
-"""Data sets that one piece at a time is changed on: heads, seconds each."""
 
 
 @functools.lru_cache(maxsize=2)
 def load(data: str, seed: int, pixels: int | None = None, **options: Any):
     """The data set with what models see, and the truth."""
     case = CASES[data]
-    dataset, truth = genkl.load_dataset(case.dataset, seed=seed, **{**case.options, **options})
+    drawn = splits.draw if case.dataset in splits.EVERYTHING else genkl.load_dataset
+    dataset, truth = drawn(case.dataset, seed=seed, **{**case.options, **options})
     pixels = pixels or case.pixels
     if pixels is not None:
         dataset = genkl.featurize(dataset, size=pixels, progress=False)
+    if case.dataset in splits.EVERYTHING:
+        rows = splits.are_strangers(case.dataset, case.options["test_per_class"], truth)
+        if rows.any():
+            dataset, truth = label_strangers(dataset, truth, OOD_LABELS, rows, seed)
     if not case.keep_clean:
         dataset = replace(dataset, clean=dataset.clean.take(np.arange(0)))
     return dataset, truth
 
 
-def config_of(data: str) -> GenKLConfig:
-    """The data set's preset; without clean labels, the network's own belief stands in for them."""
+def config_of(data: str, settings: Mapping[str, Any] | None = None) -> GenKLConfig:
+    """The data set's preset; without clean labels, the network's own belief stands in for them.
+
+    Args:
+        data: of `CASES`.
+        settings: of the method "GenKL", to be built in.
+    """
     case = CASES[data]
     config = getattr(genkl, case.config)
-    return config if case.keep_clean else replace(config, clean_threshold=0.5)
+    if not case.keep_clean:
+        config = replace(config, clean_threshold=0.5)
+    named = {name: value for name, value in (settings or {}).items() if value is not None}
+    rate = config.train.learning_rate * named.pop(FACTOR, 1.0)
+    return replace(config, train=replace(config.train, learning_rate=rate), **named)
 
 
 @functools.lru_cache(maxsize=2)
-def groundwork(data: str, seed: int, pixels: int | None = None) -> Groundwork:
+def groundwork(data: str, seed: int, pixels: int | None = None, **options: Any) -> Groundwork:
     """Predictions and neighbours that methods on the same data and seed share."""
-    dataset, _ = load(data, seed, pixels)
+    dataset, _ = load(data, seed, pixels, **options)
     return Groundwork.prepare(dataset, config_of(data), seed=seed, backbone=None, engine="cpu")
 
 
 # -- one run --------------------------------------------------------------------------------------
 
 
-def summary(run: Run, truth: Truth | None = None) -> dict[str, Any]:
-    """What is kept of a run: the chosen round's figures, and every round's."""
+def summary(run: Run, test: Split, truth: Truth | None = None) -> dict[str, Any]:
+    """What is kept of a run: the chosen round's figures, every round's, and what was right."""
     names = ("predictor_val_accuracy", "threshold", "flagged", "val_accuracy", "test_accuracy")
     rounds = []
     for found in run.rounds:
@@ -144,8 +181,10 @@ def summary(run: Run, truth: Truth | None = None) -> dict[str, Any]:
             row |= genkl.precision_recall_f1(found.is_nc, is_nc)
         rounds.append({key: _finite(value) for key, value in row.items()})
     names = ("val_accuracy", "test_accuracy", "ensemble_test_accuracy")
+    predicted = [genkl.predict_probs([m], test.inputs, engine="cpu").argmax(1) for m in run.models]
     return {
         **{name: getattr(run.best, name) for name in names},
+        **judged(np.stack(predicted), test.labels.numpy()),
         "flagged": _finite(run.best.flagged),
         "best_round": run.best.index,
         "clean_labels": run.clean_labels,
@@ -153,303 +192,104 @@ def summary(run: Run, truth: Truth | None = None) -> dict[str, Any]:
     }
 
 
+def judged(predicted: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Recall of the classes, on average and the lowest, means over models; and what was right.
+
+    Args:
+        predicted: classes, shape (models, images).
+        labels: shape (images,).
+    """
+    hits = predicted == labels
+    recalls = np.stack([hits[:, labels == label].mean(axis=1) for label in np.unique(labels)])
+    return {
+        "balanced_accuracy": float(recalls.mean()),
+        "worst_recall": float(recalls.min(axis=0).mean()),
+        "correct": pack(hits),
+    }
+
+
 def _finite(value: float) -> float | None:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def run_cell(study: str, data: str, seed: int, **changed: Any) -> dict[str, Any]:
-    """One cell of the sweep; the settings decide the result.
+def run_searched(
+    data: str, seed: int, method: str, settings: Mapping[str, Any]
+) -> dict[str, float | None]:
+    """The validation accuracy of a candidate, without its test split; None if it diverged."""
+    work = groundwork(data, seed)
+    if method == VOTES:
+        return _voted(work, settings, ("validation",))
+    dataset = replace(work.dataset, test=work.dataset.test.take(np.arange(1)))
+    try:
+        run = _run(dataset, data, seed, method, settings=settings, groundwork=work)
+    except FloatingPointError:
+        return {"val_accuracy": None}
+    return {"val_accuracy": run.best.val_accuracy}
 
-    Args:
-        study: of `STUDIES`, or "search" and "main".
-        data: of `CASES`.
-        seed: of splits, planted noise, weights and batches.
-        changed: what the study changes.
-    """
-    if study in ("search", "main"):
-        return run_compared(data, seed, **changed)
-    return STUDIES[study].run(data, seed, **changed)
 
-
-def run_compared(
-    data: str, seed: int, method: str, settings: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def run_compared(data: str, seed: int, method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """A method with settings of its own."""
     work = groundwork(data, seed)
+    if method == VOTES:
+        return _voted(work, settings)
     _, truth = load(data, seed)
-    return _run_method(work.dataset, truth, data, seed, method, settings=settings, groundwork=work)
+    return summarised(work.dataset, truth, data, seed, method, settings=settings, groundwork=work)
 
 
-def _run_method(
+def summarised(
     dataset: NoisyDataset, truth: Truth, data: str, seed: int, method: str, **more: Any
 ) -> dict[str, Any]:
+    """The `summary` of a run of any method."""
+    run = _run(dataset, data, seed, method, **more)
+    return summary(run, dataset.test, truth if method.startswith("GenKL") else None)
+
+
+def _run(dataset: NoisyDataset, data: str, seed: int, method: str, **more: Any) -> Run:
     options = {"seed": seed, "backbone": None, "engine": "cpu", "progress": False, **more}
-    run = run_method(method, dataset, config_of(data), **options)
-    return summary(run, truth if method.startswith("GenKL") else None)
+    return run_method(method, dataset, config_of(data), **options)
 
 
-def run_varied(
-    data: str, seed: int, config: GenKLConfig | None = None, **more: Any
-) -> dict[str, Any]:
-    """GenKL with one piece changed: a configuration, or what `run_genkl` takes."""
-    dataset, truth = load(data, seed)
-    options = {"seed": seed, "backbone": None, "engine": "cpu", "progress": False, **more}
-    return summary(genkl.run_genkl(dataset, config or config_of(data), **options), truth)
-
-
-# -- ablations ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Study:
-    """One question: what is changed, on which data, over which seeds.
-
-    Attributes:
-        question: in words.
-        run: called with data, seed and the changed settings.
-        changes: the settings to go through.
-        data: names of `CASES`.
-        seeds: how many of `SEEDS`.
-    """
-
-    question: str
-    run: Callable[..., dict[str, Any]]
-    changes: Sequence[Mapping[str, Any]]
-    data: Sequence[str] = ABLATED
-    seeds: int = len(SEEDS)
-
-
-def _with_config(data: str, seed: int, **fields: Any) -> dict[str, Any]:
-    return run_varied(data, seed, replace(config_of(data), **fields))
-
-
-def _on_data(data: str, seed: int, method: str, **loading: Any) -> dict[str, Any]:
-    """A method on data that are loaded in another way: `load`'s pixels, or the loader's options."""
-    return _run_method(*load(data, seed, **loading), data, seed, method)
-
-
-def _alpha_beta(data: str, seed: int, alpha: float | None, beta_share: float) -> dict[str, Any]:
-    dataset, _ = load(data, seed)
-    return _with_config(data, seed, alpha=alpha, beta=beta_share / dataset.num_classes)
-
-
-def _loss(data: str, seed: int, loss: str) -> dict[str, Any]:
-    return run_varied(data, seed, losses=losses_named(loss))
-
-
-def losses_named(name: str) -> Mapping[Role, Any]:
-    """A row loss for all roles, or "A for clean, B for noisy"."""
-    if " + " not in name:
-        return genkl.losses_of(name)
-    clean, noisy = map(genkl.losses_of, name.split(" + "))
-    return {role: (clean if role is Role.CLEAN else noisy)[role] for role in Role}
-
-
-def _models(data: str, seed: int, first: int, each_round: int) -> dict[str, Any]:
-    return _with_config(data, seed, first_ensemble=first, ensemble=each_round)
-
-
-def given_only(pred_probs, given, is_nc, class_ratio) -> Relabelled:
-    """One-hot given labels in place of double-hot vectors."""
-    made = relabel_instances(pred_probs, given, is_nc, class_ratio)
-    targets = np.where(is_nc[:, None], made.targets, np.eye(pred_probs.shape[1])[given])
-    return replace(made, targets=targets, kept_part=None)
-
-
-def predicted_only(pred_probs, given, is_nc, class_ratio) -> Relabelled:
-    """One-hot predicted classes in place of double-hot vectors."""
-    return given_only(pred_probs, pred_probs.argmax(axis=1), is_nc, class_ratio)
-
-
-def equal_ratio(pred_probs, given, is_nc, class_ratio) -> Relabelled:
-    """Double-hot vectors whose weight of the given label is 1/k for every class."""
-    equal = np.full_like(class_ratio, class_ratio.mean())
-    return relabel_instances(pred_probs, given, is_nc, equal)
-
-
-def full_weight(pred_probs, given, is_nc, class_ratio) -> Relabelled:
-    """Double-hot vectors whose weight of the given label is 1."""
-    return relabel_instances(pred_probs, given, is_nc, np.ones_like(class_ratio))
-
-
-MECHANISMS: dict[str, Callable[[GenKLConfig], tuple[GenKLConfig, dict[str, Any]]]] = {
-    "all of it": lambda c: (c, {}),
-    "no NC stage": lambda c: (c, {"identify": flag_nothing}),
-    "NC ignored": lambda c: (replace(c, omega=(*c.omega[:2], 0.0)), {}),
-    "given label in place of double-hot": lambda c: (c, {"relabel": given_only}),
-    "prediction in place of double-hot": lambda c: (c, {"relabel": predicted_only}),
-    "equal class ratio": lambda c: (c, {"relabel": equal_ratio}),
-    "given label at full weight": lambda c: (c, {"relabel": full_weight}),
-    "no mixup": lambda c: (replace(c, mixup_alpha=0.0), {}),
-    "no clean term": lambda c: (replace(c, omega=(0.0, *c.omega[1:])), {}),
-    "equal weights of the terms": lambda c: (replace(c, omega=(c.train.batch_size,) * 3), {}),
-    "one round": lambda c: (replace(c, max_rounds=1), {}),
-    "no fine-tuning": lambda c: (replace(c, finetune=replace(c.finetune, steps=0)), {}),
-}
-"""Name -> the configuration and options that lack one piece."""
-
-
-def _mechanism(data: str, seed: int, mechanism: str) -> dict[str, Any]:
-    config, options = MECHANISMS[mechanism](config_of(data))
-    return run_varied(data, seed, config, **options)
-
-
-IDENTIFIED = ("GenKL", "GenKL invariant", "entropy", "max softmax", "KNN", "given label")
-IDENTIFIED += ("Jo-SRC", "DSOS", "random", "nothing", "oracle")
-"""What flags in place of D, all within the same budget on validation instances."""
-
-
-def _identified(data: str, seed: int, identify: str) -> dict[str, Any]:
-    """One round, after the same first predictor."""
-    _, truth = load(data, seed)
-    config = replace(config_of(data), max_rounds=1)
-    work = groundwork(data, seed)
-    rule = rule_named(identify, config, work, truth, seed)
-    return run_varied(data, seed, config, identify=rule, predictor=work.predictor())
-
-
-def rule_named(
-    name: str, config: GenKLConfig, work: Groundwork, truth: Truth, seed: int
-) -> Callable[[np.ndarray, np.ndarray], Decision]:
-    """An identification rule; the oracle and chance flag as many as there are."""
-    is_nc = np.isin(truth.kinds, NON_CONFORMING)
-    if name == "nothing":
-        return flag_nothing
-    if name == "GenKL":
-        return divergence_rule(config)
-    if name == "entropy":
-        return entropy_rule(config.max_flag_rate)
-    if name == "oracle":
-        return lambda *_: Decision(is_nc.astype(float), 0.5)
-    if name == "random":
-        drawn = np.random.default_rng([seed, 7]).permutation(is_nc)
-        return lambda *_: Decision(drawn.astype(float), 0.5)
-    views = {}
-    if name == "Jo-SRC":
-        models, sides = work.predictor(), (0, 1)
-        for part in ("noisy", "validation"):
-            inputs = getattr(work.dataset, part).inputs
-            views[part] = [genkl.predict_probs(models[side::2], inputs) for side in sides]
-    return functools.partial(_detect, DETECTORS[name], work.dataset, views, config.max_flag_rate)
-
-
-def _detect(
-    detector: Detector,
-    dataset: NoisyDataset,
-    views: Mapping[str, Sequence[np.ndarray]],
-    budget: float,
-    pred_probs: np.ndarray,
-    validation_probs: np.ndarray,
-) -> Decision:
-    """A detector as a rule: it flags a budget of the validation instances."""
-    evidence = None
-    for part, probs in (("validation", validation_probs), ("noisy", pred_probs)):
-        split = getattr(dataset, part)
-        first, second = views.get(part, (probs, None))
-        evidence = Evidence(
-            pred_probs=first,
-            view_probs=second,
-            features=split.inputs.flatten(1).numpy(),
-            given_labels=split.labels.numpy(),
-            reference=evidence,
+def _voted(work: Groundwork, settings: Mapping[str, Any], parts=("validation", "test")) -> dict:
+    """What reliable neighbours, verified and noisy, say of the validation and the test split."""
+    dataset, bank = work.dataset, everything(work)
+    labels, count = bank.targets.argmax(dim=1).numpy(), settings["largest"]
+    near = nearest_neighbors(bank.inputs, bank.inputs, count)
+    sizes, found = reliable_sizes(near, labels, largest=count), {}
+    for part in parts:
+        asked, known = (
+            normalize(x.flatten(1)) for x in (getattr(dataset, part).inputs, bank.inputs)
         )
-    threshold = genkl.threshold_for_budget(detector.conforming_scores(evidence), budget)
-    return Decision(detector.score(evidence), threshold)
+        near = [(some @ known.T).topk(count, dim=1).indices for some in asked.split(1024)]
+        votes = reliable_votes(torch.cat(near).numpy(), labels, sizes, dataset.num_classes)
+        found[part] = judged(votes.argmax(axis=1)[None], getattr(dataset, part).labels.numpy())
+    (val, *rest) = (float(unpack(one["correct"]).mean()) for one in found.values())
+    if not rest:
+        return {"val_accuracy": val}
+    shown = {"val_accuracy": val, "test_accuracy": rest[0], "ensemble_test_accuracy": rest[0]}
+    about = {"flagged": None, "best_round": 1, "clean_labels": len(dataset.clean), "rounds": []}
+    return {**shown, **found["test"], **about}
 
 
-LATER = ("gold loss correction", "ELR", "SOP", "WANN", "SSR", "CUFIT", "DivideMix core")
-"""Methods that came after the record was made; the next one compares with them, too."""
-METHODS_FEW = ("clean set alone", "given labels + fine-tuning", "kNN relabelling", "GenKL")
+# -- cells ----------------------------------------------------------------------------------------
 
 
-def _network(data: str, seed: int, network: str, method: str) -> dict[str, Any]:
-    make_model = getattr(genkl, network)
-    return _run_method(*load(data, seed), data, seed, method, make_model=make_model)
+def methods_for(data: str) -> list[str]:
+    """Methods that can do with the clean labels that there are."""
+    keep_clean = CASES[data].keep_clean
+    return [*(m for m, method in METHODS.items() if keep_clean or not method.needs_clean), VOTES]
 
 
-def _rounds(data: str, seed: int, identify: str) -> dict[str, Any]:
-    config = replace(config_of(data), max_rounds=5)
-    rule = {"GenKL": None, "entropy": entropy_rule(config.max_flag_rate), "nothing": flag_nothing}
-    return run_varied(data, seed, config, identify=rule[identify], stop_early=False)
+def candidates(method: str) -> Iterator[dict[str, Any]]:
+    """Settings that the search tries, the default first: all rates, with each value of its own."""
+    if method == VOTES:
+        return ({"largest": count} for count in (LARGEST, 101))
+    own = {name: values for name, values in METHODS[method].grid.items() if name != FACTOR}
+    return METHODS[method].candidates({**own, **RATES})
 
 
-def _published(data: str, seed: int, switch: str) -> dict[str, Any]:
-    return run_varied(data, seed, published_behaviour=Published[switch])
-
-
-def _each(**settings: Iterable[Any]) -> list[dict[str, Any]]:
-    """Every combination of the settings' values; the last setting changes fastest."""
-    return [dict(zip(settings, row, strict=True)) for row in product(*settings.values())]
-
-
-ALPHAS = (None, 0.2, 0.35, 0.5, 0.7, 0.9)
-LOSSES = ("paper", "ce", "mse", "mae", "kl", "gce", "sce", "ce + gce", "ce + mae", "ce + sce")
-COUNTS = ((1, 1), (3, 1), (5, 1), (5, 3), (5, 5), (10, 3))
-SWITCHES = [switch.name for switch in (Published.NONE, *Published)]
-STUDIES = {
-    "alpha-beta": Study(
-        "Does it matter which alpha and beta?",
-        _alpha_beta,
-        _each(alpha=ALPHAS, beta_share=(0.25, 0.75)),
-        seeds=3,
-    ),
-    "sigma": Study(
-        "Does the spread of the vectors matter?",
-        _with_config,
-        _each(sigma=(0.0, 0.05, 0.1)),
-        seeds=3,
-    ),
-    "vectors": Study("Does their number?", _with_config, _each(num_vectors=(1, 20, 100)), seeds=3),
-    "loss": Study("Would other losses do?", _loss, _each(loss=LOSSES), seeds=3),
-    "models": Study(
-        "How many models are averaged?",
-        _models,
-        [{"first": first, "each_round": each} for first, each in COUNTS],
-        seeds=3,
-    ),
-    "mechanism": Study("What does each piece do?", _mechanism, _each(mechanism=MECHANISMS)),
-    "identify": Study("Would other detectors do?", _identified, _each(identify=IDENTIFIED)),
-    "rounds": Study(
-        "Do more rounds help?", _rounds, _each(identify=("GenKL", "entropy", "nothing"))
-    ),
-    "clean-size": Study(
-        "How many clean labels?",
-        _on_data,
-        _each(clean_per_class=(5, 10, 25), method=METHODS_FEW),
-        seeds=3,
-    ),
-    "noise-rate": Study(
-        "How much label noise?",
-        _on_data,
-        [
-            {"label_noise": rate, "noise_kind": kind, "method": method}
-            for kind, rate, method in product(("symmetric", "pair"), (0.0, 0.2, 0.4), METHODS_FEW)
-        ],
-        data=("clothing",),
-        seeds=3,
-    ),
-    "pixels": Study(
-        "Does the backbone's resolution matter?",
-        _on_data,
-        _each(pixels=(64, 96, 160, 224), method=METHODS_FEW),
-        data=("clothing",),
-        seeds=3,
-    ),
-    "network": Study(
-        "Does the network matter?",
-        _network,
-        _each(network=("small_cnn", "small_resnet"), method=METHODS_FEW),
-        data=("digits",),
-        seeds=3,
-    ),
-    "published": Study(
-        "What do the published bugs do?", _published, _each(switch=SWITCHES), seeds=3
-    ),
-}
-"""The ablations by name."""
-
-
-# -- the sweep ------------------------------------------------------------------------------------
+def default_settings(method: str) -> dict[str, Any]:
+    """What a method has where nobody tunes it."""
+    return next(iter(candidates(method)))
 
 
 def search_cells(data: Sequence[str]) -> list[Cell]:
@@ -457,49 +297,85 @@ def search_cells(data: Sequence[str]) -> list[Cell]:
     return [
         Cell({"study": "search", "data": name, "method": method, "settings": candidate, "seed": s})
         for name in data
-        for s in SEARCH_SEEDS[: CASES[name].searched]
+        for s in SEARCH_SEEDS
         for method in methods_for(name)
-        for candidate in METHODS[method].candidates()
+        for candidate in candidates(method)
     ]
 
 
-def methods_for(data: str) -> list[str]:
-    """Methods that can do with the clean labels that there are."""
+def chosen_settings(table: pd.DataFrame) -> pd.DataFrame:
+    """Of each data set and method the candidate with the highest mean validation accuracy.
+
+    Args:
+        table: of the search; a candidate that diverged is not chosen.
+
+    Returns:
+        A row for each: data, method, settings, val_accuracy, the points over the default and over
+        the next best (``over_default``, ``over_next``), the standard error over seeds of the
+        latter, and whether the learning rate is the lowest or the highest tried.
+    """
+    rows = []
+    factors = RATES[FACTOR]
+    for (data, method), part in table.groupby(["data", "method"], sort=False):
+        part = part.assign(candidate=part["settings"].map(repr))
+        wide = part.pivot(index="seed", columns="candidate", values="val_accuracy").astype(float)
+        wide = wide[part["candidate"].unique()]
+        means = wide.mean(skipna=False).fillna(-1.0)
+        best = means.idxmax()
+        settings = part.loc[part["candidate"] == best, "settings"].iloc[0]
+        others = means.drop(best)
+        gaps = 100 * (wide[best] - wide[others.idxmax()]) if len(others) else wide[best] * np.nan
+        rate = settings.get(FACTOR, 1.0)
+        rows.append(
+            {
+                "data": data,
+                "method": method,
+                "settings": settings,
+                "val_accuracy": means[best],
+                "over_default": 100 * (means[best] - means.iloc[0]),
+                "over_next": gaps.mean(),
+                "standard_error": gaps.sem(),
+                "at_edge": rate in (min(factors), max(factors)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+Chosen = Mapping[tuple[str, str], Mapping[str, Any]]
+"""(data, method) -> its tuned settings."""
+
+
+def as_chosen(table: pd.DataFrame) -> Chosen:
+    """The same by data set and method."""
+    return {(row.data, row.method): row.settings for row in table.itertuples()}
+
+
+def settings_to_run(data: str, method: str, chosen: Chosen) -> list[dict[str, Any]]:
+    """The default settings, and the tuned ones where they differ."""
+    every = [default_settings(method), dict(chosen.get((data, method)) or {})]
+    return [
+        settings for at, settings in enumerate(every) if settings and settings not in every[:at]
+    ]
+
+
+def tunings(
+    data: str, method: str, settings: Mapping[str, Any] | None, chosen: Chosen
+) -> list[str]:
+    """What these settings are: "default", "tuned", or both."""
+    known = (default_settings(method), chosen.get((data, method)))
     return [
         name
-        for name, method in METHODS.items()
-        if name not in LATER and (CASES[data].keep_clean or not method.needs_clean)
+        for name, those in zip(TUNINGS, known, strict=True)
+        if those == (default_settings(method) if settings is None else settings)
     ]
 
 
-def chosen_settings(table: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
-    """(data, method) -> the candidate with the highest mean validation accuracy."""
-    table = table.assign(candidate=table["settings"].map(repr))
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for key, part in table.groupby(["data", "method"], sort=False):
-        reached = part.groupby("candidate", sort=False)["val_accuracy"].mean()
-        found[key] = part.loc[part["candidate"] == reached.idxmax(), "settings"].iloc[0]
-    return found
-
-
-def main_cells(data: Sequence[str], chosen: Mapping[tuple[str, str], Any]) -> list[Cell]:
-    """Every method with the settings that were chosen for it."""
+def main_cells(data: Sequence[str], chosen: Chosen) -> list[Cell]:
+    """Every method, as it is and with the settings that were chosen for it."""
     return [
         Cell({"study": "main", "data": name, "method": method, "settings": settings, "seed": seed})
         for name in data
         for seed in SEEDS
         for method in methods_for(name)
-        if (settings := chosen.get((name, method))) is not None
-    ]
-
-
-def ablation_cells(data: Sequence[str], studies: Sequence[str] = tuple(STUDIES)) -> list[Cell]:
-    """Every change of every study."""
-    return [
-        Cell({"study": study, "data": name, **change, "seed": seed})
-        for study in studies
-        for name in STUDIES[study].data
-        if name in data
-        for seed in SEEDS[: STUDIES[study].seeds]
-        for change in STUDIES[study].changes
+        for settings in settings_to_run(name, method, chosen)
     ]

@@ -21,6 +21,14 @@ from figures.curves import plot_processes, plot_role_losses
 from figures.gradients import logit_gradients, plot_pushes
 from figures.images import plot_images
 from figures.journey import Journeys, median_of_each_kind, plot_journeys
+from figures.learning import (
+    counted,
+    gain_per_point,
+    plot_gains,
+    plot_measures,
+    plot_reversal,
+    sides,
+)
 from figures.report import REPORT_COLORS, plot_looks
 from figures.rules import plot_budgets, plot_flagged_by_threshold, plot_level, plot_sweep
 from figures.simplex import (
@@ -315,3 +323,52 @@ def test_plausible_labels_go_from_left_to_right_with_their_intervals(ax):
     assert entropy.lines[0].get_ydata().tolist() == [0.8, 0.8]
     ends = [segment[:, 1].tolist() for segment in dsos.lines[2][0].get_segments()]
     assert np.allclose(ends, [[0.88, 0.93], [0.58, 0.63]])
+
+
+# -- learning -----------------------------------------------------------------------------------
+
+
+def test_what_tuning_turns_round_is_coloured(ax):
+    gaps = pd.DataFrame({"default": [-2.0, 1.0], "tuned": [3.0, 2.0]}, index=["one", "other"])
+    plot_reversal(ax, gaps, "points")
+    arrows = [text.arrow_patch for text in ax.texts]
+    ends = [(arrow.get_edgecolor(), text.xy) for arrow, text in zip(arrows, ax.texts, strict=True)]
+    assert [to_hex(color) for color, _ in ends] == [plots.GREY.lower(), plots.RED.lower()]
+    assert [xy for _, xy in ends] == [(2.0, 0), (3.0, 1)]  # the first data set on top
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["other", "one"]
+
+
+def test_measures_are_in_percent_and_in_order(ax):
+    figures = {"accuracy": [0.8, 0.7], "balanced_accuracy": [0.7, 0.7], "worst_recall": [0.4, 0.5]}
+    plot_measures(ax, pd.DataFrame(figures, index=["a", "b"]))
+    accuracy, _, worst = ax.lines
+    assert accuracy.get_xdata().tolist() == pytest.approx([80, 70])
+    assert worst.get_xdata().tolist() == pytest.approx([40, 50])
+    assert accuracy.get_ydata().tolist() == [1, 0]
+
+
+def test_the_gain_of_a_point_of_auroc_is_the_slope(ax):
+    auroc = np.array([0.5, 0.7, 0.9, 1.0])
+    found = pd.DataFrame({"auroc": auroc, "difference": 20 * auroc - 9})
+    slope, at = gain_per_point(found)
+    assert (slope, at) == pytest.approx((0.2, -9))
+    names = ["random", "entropy", "KNN", "oracle"]
+    plot_gains(ax, found.assign(noise="OOD", find=names), "title")
+    dots, star, line = ax.lines[:3]
+    assert dots.get_xdata().tolist() == [0.5, 0.7, 0.9]
+    assert star.get_ydata().tolist() == pytest.approx([11])
+    assert line.get_ydata().tolist() == pytest.approx([1, 11])
+
+
+def test_verdicts_are_counted():
+    assert [counted(k, 3) for k in range(4)] == [
+        "none of the 3",
+        "1 of the 3",
+        "2 of the 3",
+        "all 3",
+    ]
+    frame = pd.DataFrame(
+        {"method": ["a"] * 3 + ["b"], "low": [-2.0, 1, -1, -3], "high": [-1.0, 2, 1, -2]}
+    )
+    assert sides(frame, "a") == "below on 1 of the 3, above on 1 of the 3"
+    assert sides(frame, "b") == "below on all 1, above on none of the 1"

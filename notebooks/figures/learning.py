@@ -1,0 +1,117 @@
+"""Learning compared: what tuning turns round, what accuracy hides, what finding is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from genkl.plots import BLACK, BLUE, GREEN, GREY, ORANGE, RED
+
+NOISE_COLORS = {"wrong labels": BLUE, "OOD": RED, "AID": GREEN}
+MEASURES = {
+    "accuracy": ("accuracy", "o", BLUE),
+    "balanced_accuracy": ("balanced accuracy", "s", GREEN),
+    "worst_recall": ("recall of the worst class", "D", ORANGE),
+}
+"""Column -> name, mark and colour."""
+
+
+def plot_reversal(ax: Axes, gaps: pd.DataFrame, label: str) -> Axes:
+    """What tuning both sides does to a difference: an arrow for each data set.
+
+    Args:
+        ax: where to draw.
+        gaps: points, index data sets, columns ``default`` and ``tuned``; arrows that cross zero
+            are coloured.
+        label: of the horizontal axis.
+    """
+    for row, (default, tuned) in enumerate(gaps[["default", "tuned"]].to_numpy()[::-1]):
+        color = RED if default * tuned < 0 else GREY
+        line = {"arrowstyle": "-|>", "color": color, "lw": 2, "shrinkA": 0, "shrinkB": 0}
+        ax.annotate("", (tuned, row), (default, row), arrowprops=line)
+        ax.plot(default, row, "o", ms=9, mfc="white", mec=color, mew=2)
+        ax.plot(tuned, row, "o", ms=9, color=color)
+    for name, face in (("as it comes", "white"), ("tuned", BLACK)):
+        ax.plot([], [], "o", ms=9, mfc=face, mec=BLACK, mew=2, label=name)
+    ax.plot([], [], "-", color=RED, lw=2, label="another wins")
+    ax.axvline(0, color=BLACK, lw=1.5)
+    ax.set_yticks(range(len(gaps)), gaps.index[::-1])
+    ax.set(xlabel=label, ylim=(-0.6, len(gaps) - 0.4))
+    ax.grid(axis="y", visible=False)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=10)
+    return ax
+
+
+def plot_measures(ax: Axes, means: pd.DataFrame) -> Axes:
+    """Accuracy, balanced accuracy and the worst class's recall of each method, in percent.
+
+    Args:
+        ax: where to draw.
+        means: index methods, drawn from the top; columns of `MEASURES`, shares.
+    """
+    rows = np.arange(len(means))[::-1]
+    ends = 100 * means[list(MEASURES)]
+    ax.hlines(rows, ends.min(axis=1), ends.max(axis=1), color=GREY, lw=1.5)
+    for column, (name, mark, color) in MEASURES.items():
+        ax.plot(ends[column], rows, mark, color=color, ms=7, label=name)
+    ax.set_yticks(rows, means.index)
+    ax.set(xlabel="mean over the data sets (%)", ylim=(-0.6, len(means) - 0.4))
+    ax.grid(axis="y", visible=False)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, fontsize=10)
+    return ax
+
+
+def plot_gains(ax: Axes, found: pd.DataFrame, title: str) -> Axes:
+    """Points gained by finding over the AUROC of finding, with a line through each kind of noise.
+
+    Args:
+        ax: where to draw.
+        found: columns ``noise``, ``find``, ``auroc``, ``difference``; the oracle has a star.
+        title: of the panel.
+    """
+    for noise, color in NOISE_COLORS.items():
+        mine = found[found["noise"] == noise]
+        if mine.empty:
+            continue
+        oracle = mine["find"] == "oracle"
+        ax.plot(mine["auroc"][~oracle], mine["difference"][~oracle], "o", color=color, ms=7)
+        ax.plot(mine["auroc"][oracle], mine["difference"][oracle], "*", color=color, ms=15)
+        slope, at = gain_per_point(mine)
+        ends = np.array([mine["auroc"].min(), mine["auroc"].max()])
+        ax.plot(ends, at + 100 * slope * ends, color=color, lw=1.6, ls="--", label=noise)
+    ax.axhline(0, color=BLACK, lw=1.2)
+    ax.set(xlabel="AUROC of finding", ylabel="points gained", title=title)
+    return ax
+
+
+def gain_per_point(found: pd.DataFrame) -> tuple[float, float]:
+    """Points of accuracy gained per point of AUROC, by least squares, and the line's height at 0.
+
+    Args:
+        found: columns ``auroc`` (a share) and ``difference`` (points).
+    """
+    slope, at = np.polyfit(found["auroc"], found["difference"], 1)
+    return float(slope) / 100, float(at)
+
+
+def counted(found: int, total: int) -> str:
+    """So many of so many, in words: "none of the 9", "all 9", "3 of the 9"."""
+    if found == total:
+        return f"all {total}"
+    return f"{found or 'none'} of the {total}"
+
+
+def sides(frame: pd.DataFrame, method: str, names: Sequence[str] = ("below", "above")) -> str:
+    """On how many data sets an interval lies below zero, and on how many above, in words.
+
+    Args:
+        frame: columns ``method``, ``low`` and ``high``, a row for each data set.
+        method: whose rows.
+        names: of the two sides.
+    """
+    mine = frame[frame["method"] == method]
+    below, above = int((mine["high"] < 0).sum()), int((mine["low"] > 0).sum())
+    return f"{names[0]} on {counted(below, len(mine))}, {names[1]} on {counted(above, len(mine))}"
