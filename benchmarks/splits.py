@@ -46,8 +46,11 @@ class Whole:
 
 
 @functools.cache
-def whole(name: str, test_per_class: int) -> Whole:
-    """The data set with its test split, the same for all seeds."""
+def whole(name: str, test_per_class: int, pixels: int | None = None) -> Whole:
+    """The data set with its test split, the same for all seeds; as frozen features of that size."""
+    if pixels is not None:
+        images = whole(name, test_per_class)
+        return replace(images, dataset=genkl.featurize(images.dataset, size=pixels, progress=False))
     sizes = {"clean_per_class": 0, "validation_per_class": 0, "test_per_class": test_per_class}
     dataset, truth = genkl.load_dataset(name, seed=TEST_SEED, **sizes, **EVERYTHING[name])
     groups = None
@@ -64,6 +67,7 @@ def draw(
     clean_per_class: int,
     validation_per_class: int,
     test_per_class: int,
+    pixels: int | None = None,
     stranger_share: float = 1.0,
     **noise: Any,
 ) -> tuple[NoisyDataset, Truth]:
@@ -74,6 +78,7 @@ def draw(
         seed: of splits and noise.
         clean_per_class, validation_per_class: as the data set's loader has them.
         test_per_class: the same; it decides the test split, together with `TEST_SEED`.
+        pixels: of frozen features, see `whole`; noise is then planted among features.
         stranger_share: at most this share of the noisy split, before blends, is non-conforming
             images, drawn at random; 1 keeps all.
         noise: see `genkl.plant_noise`.
@@ -81,7 +86,7 @@ def draw(
     Returns:
         The data set and the truth about its noisy split.
     """
-    pool = whole(name, test_per_class)
+    pool = whole(name, test_per_class, pixels)
     noisy, truth = pool.dataset.noisy, pool.truth
     rng = np.random.default_rng([seed, TEST_SEED])
     classes = np.where(truth.kinds == Kind.CORRECT, truth.labels, -1)

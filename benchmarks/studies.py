@@ -130,15 +130,15 @@ for _labels in ("aggregate", "worst"):
 def load(data: str, seed: int, pixels: int | None = None, **options: Any):
     """The data set with what models see, and the truth."""
     case = CASES[data]
-    drawn = splits.draw if case.dataset in splits.EVERYTHING else genkl.load_dataset
-    dataset, truth = drawn(case.dataset, seed=seed, **{**case.options, **options})
-    pixels = pixels or case.pixels
-    if pixels is not None:
-        dataset = genkl.featurize(dataset, size=pixels, progress=False)
+    pixels, options = pixels or case.pixels, {**case.options, **options}
     if case.dataset in splits.EVERYTHING:
-        rows = splits.are_strangers(case.dataset, case.options["test_per_class"], truth)
+        dataset, truth = splits.draw(case.dataset, seed, pixels=pixels, **options)
+        rows = splits.are_strangers(case.dataset, options["test_per_class"], truth)
         if rows.any():
             dataset, truth = label_strangers(dataset, truth, OOD_LABELS, rows, seed)
+    else:
+        dataset, truth = genkl.load_dataset(case.dataset, seed=seed, **options)
+        dataset = genkl.featurize(dataset, size=pixels, progress=False)
     if not case.keep_clean:
         dataset = replace(dataset, clean=dataset.clean.take(np.arange(0)))
     return dataset, truth
