@@ -7,9 +7,10 @@
 
 Every run is a cell of `benchmarks.studies` or `benchmarks.ablations`, with a file of its own in the
 cache folder: an interrupted sweep goes on where it was. ``main`` chooses each method's settings
-first, and runs it with those and with its default. When a part is complete, its tables are written
-to results/learning/, which the book reads, and beside them what each run got right, image by image
-(``PART-correct.npz``). Data sets that are not on this machine are left out, and said to be.
+first, and runs it with those and with its default. When a part is complete for a data set, its
+tables are written to results/learning/PART/DATA.json, which the book reads, and beside them what
+each run got right, image by image (``DATA-correct.npz``). Data sets that are not on this machine
+are left out, and said to be.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def run_main(data: Sequence[str], options: argparse.Namespace) -> list[Sweep]:
     elif not searched.failed and not compared.failed:
         runs = _tuned(compared.table(), chosen)
         tables = {"search": by_candidate(searched.table()), "chosen": table}
-        _record("main", {**tables, "runs": runs}, options.folder, data)
+        save_part("main", {**tables, "runs": runs}, options.folder)
     return [searched, compared]
 
 
@@ -90,6 +91,8 @@ def run_ablations(data: Sequence[str], options: argparse.Namespace) -> list[Swee
     """Every study, or those that were asked for, with the settings that the search chose."""
     only, chosen = options.only, known_settings(data, options.folder)
     cells = select(ablations.ablation_cells(data, chosen), only)
+    if not cells:
+        return []
     _refuse_untuned(cells, chosen)
     done = sweep(cells, "ablations", options)
     table = _tuned(done.table(), chosen)
@@ -97,7 +100,7 @@ def run_ablations(data: Sequence[str], options: argparse.Namespace) -> list[Swee
         changed = [c for study in table["study"].unique() for c in STUDIES[study].changes[0]]
         _show(table, ["study", "data", *dict.fromkeys(changed), "tuning"])
     elif not done.failed:
-        _record("ablations", {"runs": table}, options.folder, data)
+        save_part("ablations", {"runs": table}, options.folder)
     return [done]
 
 
@@ -113,10 +116,10 @@ def by_candidate(searched: pd.DataFrame) -> pd.DataFrame:
 
 
 def known_settings(data: Sequence[str], folder: Path) -> Chosen:
-    """What the search chose: from its cells, where all are finished, else from the record."""
-    path = folder / "main.json"
-    recorded = load_record(path)["tables"].get("chosen", []) if path.exists() else []
-    chosen = dict(studies.as_chosen(pd.DataFrame(recorded)))
+    """What the search chose: from its cells, where all are finished, else from the records."""
+    chosen = {}
+    for record in recorded(folder, "main"):
+        chosen |= studies.as_chosen(pd.DataFrame(record["tables"].get("chosen", [])))
     cells = studies.search_cells(data)
     done = gather(kept(), cells)
     asked = Counter((cell["data"], cell["method"]) for cell in cells)
@@ -159,58 +162,69 @@ def _show(table: pd.DataFrame, by: list[str]) -> None:
 # -- records --------------------------------------------------------------------------------------
 
 
-def _record(part: str, tables: dict[str, pd.DataFrame], folder: Path, data: Sequence[str]) -> None:
-    """One row per run, one per round and comparison, and what was right beside them."""
-    runs = tables["runs"]
-    named = ("correct", "rounds")
-    correct, rounds = (dict(zip(runs["key"], runs.pop(c), strict=True)) for c in named)
-    made = {name: table.round(5) for name, table in tables.items()}
-    keys = runs.drop(columns=["val_accuracy", "test_accuracy", "flagged", "seconds", "cell"])
-    made["rounds"] = pd.DataFrame(
-        {**row, **a_round}
-        for row in keys.to_dict("records")
-        if row["study"] == "rounds"
-        for a_round in rounds[row["key"]]
-    ).round(5)
-    made["intervals"] = intervals(runs, {key: unpack(text) for key, text in correct.items()})
-    cases = {
-        name: {"title": case.title, "options": dict(case.options), "pixels": case.pixels}
-        for name, case in CASES.items()
-        if name in data
-    }
-    path = save_record(
-        folder / f"{part}.json",
-        title=f"End-to-end benchmark: {part}",
-        tables={name: table for name, table in made.items() if len(table)},
-        settings={
-            "data": cases,
-            "ood_labels": studies.OOD_LABELS,
-            "seeds": list(SEEDS),
-            "search_seeds": list(SEARCH_SEEDS),
-        },
-        code=CODE if part == "ablations" else MODULES,
-        overwrite=True,
-    )
-    save_correct(folder / f"{part}-correct.npz", runs, correct)
-    print(f"recorded in {path}")
+def recorded(folder: Path, part: str) -> list[dict[str, Any]]:
+    """The records of a part, in the order of `CASES`."""
+    paths = [folder / part / f"{name}.json" for name in CASES]
+    return [load_record(path) for path in paths if path.exists()]
 
 
-def save_correct(path: Path, runs: pd.DataFrame, correct: Mapping[str, str]) -> None:
-    """By data set how many of a run's models were right on each image, and the runs' keys.
+def save_part(part: str, tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
+    """Of each data set, one row per run, one per round and comparison; beside it what was right.
 
     Args:
-        path: of the ``.npz``: ``DATA/keys`` of shape (runs,), ``DATA/right`` of shape (images,
-            runs), ``DATA/groups`` of shape (images,) where there are senders.
-        runs: columns ``data`` and ``key``.
-        correct: of each key, see `benchmarks.resampling.pack`.
+        part: of `PARTS`; the name of a folder.
+        tables: "runs", as `benchmarks.sweep.Sweep.table` has them, with column ``tuning``; and
+            others with column ``data``.
+        folder: where the parts are.
     """
-    arrays = {}
-    for data, part in runs.drop_duplicates("key").groupby("data", sort=False):
-        arrays[f"{data}/keys"] = np.array(part["key"].tolist(), dtype="U12")
-        hits = [unpack(correct[key]).sum(axis=0, dtype=np.uint8) for key in part["key"]]
-        arrays[f"{data}/right"] = np.stack(hits, axis=1)
-        if (groups := CASES[data].senders()) is not None:
-            arrays[f"{data}/groups"] = groups
+    for data in tables["runs"]["data"].unique():
+        own = {name: table[table["data"] == data] for name, table in tables.items()}
+        runs = own["runs"].copy()
+        correct, rounds = (
+            dict(zip(runs["key"], runs.pop(name), strict=True)) for name in ("correct", "rounds")
+        )
+        own["runs"] = runs
+        keys = runs.drop(columns=["val_accuracy", "test_accuracy", "flagged", "seconds", "cell"])
+        own["rounds"] = pd.DataFrame(
+            {**row, **a_round}
+            for row in keys.to_dict("records")
+            if row["study"] == "rounds"
+            for a_round in rounds[row["key"]]
+        )
+        own["intervals"] = intervals(runs, {key: unpack(text) for key, text in correct.items()})
+        case = CASES[data]
+        path = save_record(
+            folder / part / f"{data}.json",
+            title=f"Benchmark of learning, {part}: {case.title}",
+            tables={name: table.round(5) for name, table in own.items() if len(table)},
+            settings={
+                "title": case.title,
+                "options": dict(case.options),
+                "pixels": case.pixels,
+                "ood_labels": studies.OOD_LABELS,
+                "seeds": list(SEEDS),
+                "search_seeds": list(SEARCH_SEEDS),
+            },
+            code=CODE if part == "ablations" else MODULES,
+            overwrite=True,
+        )
+        save_correct(path.with_name(f"{data}-correct.npz"), correct, case.senders())
+        print(f"recorded in {path}")
+
+
+def save_correct(path: Path, correct: Mapping[str, str], groups: np.ndarray | None) -> None:
+    """How many of a run's models were right on each test image, and the runs' keys.
+
+    Args:
+        path: of the ``.npz``: ``keys`` of shape (runs,), ``right`` of shape (images, runs), and
+            ``groups`` of shape (images,) where there are senders.
+        correct: of each key, see `benchmarks.resampling.pack`.
+        groups: who sent each image.
+    """
+    hits = [unpack(text).sum(axis=0, dtype=np.uint8) for text in correct.values()]
+    arrays = {"keys": np.array([*correct], dtype="U12"), "right": np.stack(hits, axis=1)}
+    if groups is not None:
+        arrays["groups"] = groups
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_atomically(path, buffer.getvalue())
@@ -269,9 +283,7 @@ def _settings_of(study: str) -> tuple[list[str], dict[str, Any]]:
 
 def run_again(key: str, folder: Path) -> int:
     """One recorded run, made again."""
-    for part in PARTS:
-        path = folder / f"{part}.json"
-        tables = load_record(path)["tables"] if path.exists() else {}
+    for tables in (record["tables"] for part in PARTS for record in recorded(folder, part)):
         for row in tables.get("runs", ()):
             if row["key"] == key:
                 return _beside(Cell(json.loads(row["cell"])), row)
@@ -285,9 +297,9 @@ def run_again(key: str, folder: Path) -> int:
     return 2
 
 
-def _beside(cell: Cell, recorded: Mapping[str, Any]) -> int:
+def _beside(cell: Cell, known: Mapping[str, Any]) -> int:
     print(cell.as_options())
-    print(compare_cell(cell, run_cell, recorded).round(5).to_string())
+    print(compare_cell(cell, run_cell, known).round(5).to_string())
     return 0
 
 
@@ -331,7 +343,13 @@ def main() -> int:
             cells = listed(here, options)
             print(listing(kept(), select(cells, options.only)))
             return 0
-        sweeps = [done for part in options.parts or PARTS for done in work[part](here, options)]
+        at_once = [here] if options.only else [[name] for name in here]
+        sweeps = [
+            done
+            for part in options.parts or PARTS
+            for data in at_once
+            for done in work[part](data, options)
+        ]
     except ValueError as error:
         parser.error(str(error))
     return max(map(exit_status, sweeps))

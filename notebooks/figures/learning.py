@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,15 @@ MEASURES = {
     "worst_recall": ("recall of the worst class", "D", ORANGE),
 }
 """Column -> name, mark and colour."""
+
+
+def joined(records: Iterable[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
+    """Tables of several records, one below the other, by name."""
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for record in records:
+        for name, rows in record["tables"].items():
+            parts.setdefault(name, []).append(pd.DataFrame(rows))
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
 
 
 def plot_reversal(ax: Axes, gaps: pd.DataFrame, label: str) -> Axes:

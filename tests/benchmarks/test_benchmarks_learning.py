@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -319,10 +319,8 @@ def toy(**settings):
 
 def record_of(sweep, folder):
     chosen = {("digits", "GenKL"): TUNED}
-    learning._record(
-        "ablations", {"runs": learning._tuned(sweep.table(), chosen)}, folder, ["digits"]
-    )
-    return load_record(folder / "ablations.json")
+    learning.save_part("ablations", {"runs": learning._tuned(sweep.table(), chosen)}, folder)
+    return load_record(folder / "ablations/digits.json")
 
 
 def test_a_record_has_a_row_per_run_and_any_run_can_be_made_again(tmp_path, monkeypatch, capsys):
@@ -334,7 +332,7 @@ def test_a_record_has_a_row_per_run_and_any_run_can_be_made_again(tmp_path, monk
         "rounds": ["default"],
     }
     assert len(record["tables"]["rounds"]) == 8  # of the study of rounds only
-    assert record["settings"]["data"]["digits"]["options"]["label_noise"] == 0.4
+    assert record["settings"]["options"]["label_noise"] == 0.4
     again = []
     monkeypatch.setattr(learning, "run_cell", lambda **c: again.append(c) or toy(**c))
     for cell in CELLS:
@@ -354,7 +352,7 @@ def test_a_searched_candidate_can_be_made_again(tmp_path, monkeypatch):
     assert len(table) == 2
     assert table["val_accuracy"][0] == [(seed + 1) / 10 for seed in SEARCH_SEEDS]
     runs = pd.DataFrame([{"key": "x", "cell": "{}"}])
-    save_record(tmp_path / "main.json", title="", tables={"runs": runs, "search": table})
+    save_record(tmp_path / "main/digits.json", title="", tables={"runs": runs, "search": table})
     again = []
     monkeypatch.setattr(learning, "run_cell", lambda **c: again.append(c) or toy(**c))
     assert learning.run_again(cells[3].key, tmp_path) == 0
@@ -369,8 +367,8 @@ def test_a_record_compares_with_the_base_and_keeps_what_was_right(tmp_path):
     other = found.loc[("identify", "nothing")]
     assert (other["accuracy"], other["difference"]) == (50, -25)
     assert -60 < other["difference_low"] < -25 < other["difference_high"] < 0
-    with np.load(tmp_path / "ablations-correct.npz", allow_pickle=False) as arrays:
-        keys, right = arrays["digits/keys"].tolist(), arrays["digits/right"]
+    with np.load(tmp_path / "ablations/digits-correct.npz", allow_pickle=False) as arrays:
+        keys, right = arrays["keys"].tolist(), arrays["right"]
     assert keys == [cell.key for cell in CELLS]
     assert right.sum(axis=0).tolist() == [15, 15, 10, 10] * 2
 
@@ -381,7 +379,7 @@ def test_chosen_settings_come_from_finished_cells_else_from_the_record(tmp_path,
     recorded = pd.DataFrame(
         {"data": "digits", "method": ["GCE", "ELR"], "settings": [{"q": 0.1}, {"strength": 5.0}]}
     )
-    save_record(tmp_path / "main.json", title="", tables={"chosen": recorded})
+    save_record(tmp_path / "main/digits.json", title="", tables={"chosen": recorded})
     cells = [c for c in studies.search_cells(["digits"]) if c["method"] == "GCE"]
 
     def likes_slow(settings, **cell):
@@ -415,25 +413,29 @@ def test_nothing_is_recorded_while_a_run_has_failed(tmp_path, monkeypatch):
     )
     (done,) = learning.run_ablations(["digits"], options)
     assert done.failed
-    assert not (tmp_path / "ablations.json").exists()
+    assert not (tmp_path / "ablations").exists()
 
 
 def test_the_committed_records_are_whole():
-    main = load_record(learning.FOLDER / "main.json")
-    assert main["provenance"]["uncommitted_changes"] is False
-    tables = {name: pd.DataFrame(table) for name, table in main["tables"].items()}
-    named = {(d, m) for d in CASES for m in studies.methods_for(d)}
-    for tuning, runs in tables["runs"].groupby("tuning"):
-        found = set(zip(runs["data"], runs["method"], runs["seed"], strict=True))
-        assert found == {(d, m, s) for d, m in named for s in SEEDS}, tuning
-    assert set(zip(tables["chosen"]["data"], tables["chosen"]["method"], strict=True)) == named
-    chosen = studies.as_chosen(tables["chosen"])
-    ablated = load_record(learning.FOLDER / "ablations.json")
-    assert {r["study"] for r in ablated["tables"]["runs"]} == set(STUDIES)
-    expected = {cell.key for cell in ablations.ablation_cells(CASES, chosen)}
-    assert {r["key"] for r in ablated["tables"]["runs"]} == expected
-    for part in learning.PARTS:
-        assert Path(learning.FOLDER / f"{part}-correct.npz").exists()
+    found = learning.recorded(learning.FOLDER, "main")
+    assert found
+    for record in found:
+        assert record["provenance"]["uncommitted_changes"] is False
+        tables = {name: pd.DataFrame(table) for name, table in record["tables"].items()}
+        (data,) = set(tables["runs"]["data"])
+        named = set(studies.methods_for(data))
+        for tuning in studies.TUNINGS:
+            runs = tables["runs"][tables["runs"]["tuning"] == tuning]
+            assert {*zip(runs["method"], runs["seed"], strict=True)} == {*product(named, SEEDS)}
+        assert set(tables["chosen"]["method"]) == named
+        tried = tables["search"]
+        assert len(tried) == sum(len(list(studies.candidates(name))) for name in named)
+        assert tried["val_accuracy"].map(len).eq(len(SEARCH_SEEDS)).all()
+        with np.load(learning.FOLDER / f"main/{data}-correct.npz", allow_pickle=False) as arrays:
+            keys, right = arrays["keys"].tolist(), arrays["right"]
+        reached = tables["runs"].drop_duplicates("key").set_index("key")["test_accuracy"]
+        shares = right.mean(axis=0) / right.max(axis=0)  # of models; all are right somewhere
+        assert dict(zip(keys, shares, strict=True)) == pytest.approx(dict(reached), abs=1e-4)
 
 
 def test_unknown_names_are_refused(capsys, monkeypatch):
