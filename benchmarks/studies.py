@@ -262,7 +262,7 @@ def _voted(work: Groundwork, settings: Mapping[str, Any], parts=("validation", "
         near = [(some @ known.T).topk(count, dim=1).indices for some in asked.split(1024)]
         votes = reliable_votes(torch.cat(near).numpy(), labels, sizes, dataset.num_classes)
         found[part] = judged(votes.argmax(axis=1)[None], getattr(dataset, part).labels.numpy())
-    (val, *rest) = (float(unpack(one["correct"]).mean()) for one in found.values())
+    (val, *rest) = (float(unpack(judgement["correct"]).mean()) for judgement in found.values())
     if not rest:
         return {"val_accuracy": val}
     shown = {"val_accuracy": val, "test_accuracy": rest[0], "ensemble_test_accuracy": rest[0]}
