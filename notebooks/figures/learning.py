@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from genkl import stale_because
 from genkl.plots import BLACK, BLUE, GREEN, GREY, ORANGE, RED
 
 NOISE_COLORS = {"wrong labels": BLUE, "OOD": RED, "AID": GREEN}
@@ -27,6 +28,26 @@ def joined(records: Iterable[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
         for name, rows in record["tables"].items():
             parts.setdefault(name, []).append(pd.DataFrame(rows))
     return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
+
+
+def state_of(known: Mapping[str, Mapping[str, Any]], asked: Sequence[str]) -> str:
+    """Where records were made, which are stale and which are not there yet, as Markdown.
+
+    Args:
+        known: records by data set.
+        asked: data sets that a page shows, with a record or without.
+    """
+    machines = {
+        f"{m['processor']}, {m['cores']} cores, GPU: {m['gpu']}": None
+        for m in (record["provenance"]["machine"] for record in known.values())
+    }
+    lines = [f"Measured on {'; '.join(machines)}.", ""]
+    for name, record in known.items():
+        if why := stale_because(record):
+            lines.append(f"- **Stale: {name}**: {'; '.join(why)}.")
+    if missing := [name for name in asked if name not in known]:
+        lines.append(f"- **Not measured yet**, and in no number below: {', '.join(missing)}.")
+    return "\n".join(lines)
 
 
 def plot_reversal(ax: Axes, gaps: pd.DataFrame, label: str) -> Axes:

@@ -24,10 +24,12 @@ from figures.journey import Journeys, median_of_each_kind, plot_journeys
 from figures.learning import (
     counted,
     gain_per_point,
+    joined,
     plot_gains,
     plot_measures,
     plot_reversal,
     sides,
+    state_of,
 )
 from figures.report import REPORT_COLORS, plot_looks
 from figures.rules import plot_budgets, plot_flagged_by_threshold, plot_level, plot_sweep
@@ -372,3 +374,22 @@ def test_verdicts_are_counted():
     )
     assert sides(frame, "a") == "below on 1 of the 3, above on 1 of the 3"
     assert sides(frame, "b") == "below on all 1, above on none of the 1"
+
+
+def test_records_are_joined_and_a_missing_one_is_named():
+    machine = {"processor": "a mill", "cores": 2, "gpu": None}
+    known = {
+        name: {
+            "provenance": {"machine": machine, "versions": {}},
+            "settings": {},
+            "code": code,
+            "tables": {"runs": [{"data": name, "x": x}]},
+        }
+        for name, code, x in (("a", {}, 1), ("b", {"genkl.losses": "other"}, 2))
+    }
+    assert joined(known.values())["runs"].to_dict("list") == {"data": ["a", "b"], "x": [1, 2]}
+    said = state_of(known, ["a", "b", "c"]).splitlines()
+    assert said[0] == "Measured on a mill, 2 cores, GPU: None."
+    assert [line.split("**")[1] for line in said[2:]] == ["Stale: b", "Not measured yet"]
+    assert said[-1].endswith("below: c.")
+    assert len(state_of({"a": known["a"]}, ["a"]).splitlines()) == 2
