@@ -78,6 +78,15 @@ def test_no_markup_is_left_over(opened: Reader) -> None:
     assert left == []
 
 
+def test_no_output_is_a_bare_value(opened: Reader) -> None:
+    """What a notebook leaves on its last line by accident: an object, a list, all of a float."""
+    outputs = opened.page.eval_on_selector_all(
+        ".cell_output pre", "all => all.map((output) => output.textContent.trim())"
+    )
+    bare = re.compile(r"<[\w.]+[^>]*>|\[.*\]|\{.*\}|-?\d+\.\d{7,}|np\.\w+\(.*\)", re.DOTALL)
+    assert [text for text in outputs if bare.fullmatch(text)] == []
+
+
 def test_every_picture_has_words(opened: Reader) -> None:
     for text in opened.page.eval_on_selector_all("article img", "all => all.map((i) => i.alt)"):
         assert text
