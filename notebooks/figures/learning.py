@@ -135,6 +135,17 @@ def counted(found: int, total: int) -> str:
     return f"{found or 'none'} of the {total}"
 
 
+def reversals(opposite: int, total: int) -> str:
+    """What to think of pairs whose winner changes, by how often both winners are beyond noise."""
+    if not opposite:
+        return "for none of them do both intervals exclude zero: two winners, each within the noise"
+    return (
+        f"for {counted(opposite, total)} both intervals exclude zero: a paper that stopped at the "
+        "hollow dots would have reported a significant result, and one that stopped at the filled "
+        "dots its opposite"
+    )
+
+
 def sides(frame: pd.DataFrame, method: str, names: Sequence[str] = ("below", "above")) -> str:
     """On how many data sets an interval lies below zero, and on how many above, in words.
 

@@ -68,7 +68,7 @@ def looking_like_a_class(found):
 
 
 def test_intervals_are_of_means_and_compare_detectors_and_ways_on_the_same_draws():
-    every = [looking_like_a_class(planted(seed=seed)) for seed in range(3)]
+    every = [looking_like_a_class(planted(seed=seed)) for seed in range(5)]
     by_way = {
         way: [
             {n: s.scores for n, s in judging.score_all(["entropy", "DSOS"], one).items()}

@@ -28,6 +28,7 @@ from figures.learning import (
     plot_gains,
     plot_measures,
     plot_reversal,
+    reversals,
     sides,
     state_of,
 )
@@ -369,6 +370,8 @@ def test_verdicts_are_counted():
         "2 of the 3",
         "all 3",
     ]
+    assert reversals(0, 9).startswith("for none of them")
+    assert reversals(2, 9).startswith("for 2 of the 9 both intervals")
     frame = pd.DataFrame(
         {"method": ["a"] * 3 + ["b"], "low": [-2.0, 1, -1, -3], "high": [-1.0, 2, 1, -2]}
     )
