@@ -37,10 +37,10 @@ def state_of(known: Mapping[str, Mapping[str, Any]], asked: Sequence[str]) -> st
         known: records by data set.
         asked: data sets that a page shows, with a record or without.
     """
-    machines = {
-        f"{m['processor']}, {m['cores']} cores, GPU: {m['gpu']}": None
+    machines = dict.fromkeys(
+        f"{m['processor']}, {m['cores']} cores, GPU: {m['gpu']}"
         for m in (record["provenance"]["machine"] for record in known.values())
-    }
+    )
     lines = [f"Measured on {'; '.join(machines)}.", ""]
     for name, record in known.items():
         if why := stale_because(record):

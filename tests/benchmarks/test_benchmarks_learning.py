@@ -438,6 +438,20 @@ def test_the_committed_records_are_whole():
         assert dict(zip(keys, shares, strict=True)) == pytest.approx(dict(reached), abs=1e-4)
 
 
+def test_the_committed_ablations_are_whole():
+    chosen = learning.known_settings([], learning.FOLDER)
+    found = learning.recorded(learning.FOLDER, "ablations")
+    assert found
+    for record in found:
+        assert record["provenance"]["uncommitted_changes"] is False
+        runs = pd.DataFrame(record["tables"]["runs"])
+        (data,) = set(runs["data"])
+        expected = ablations.ablation_cells([data], chosen)
+        assert set(runs["key"]) == {cell.key for cell in expected}
+        assert set(runs["study"]) == {n for n, study in STUDIES.items() if data in study.data}
+        assert (learning.FOLDER / f"ablations/{data}-correct.npz").exists()
+
+
 def test_unknown_names_are_refused(capsys, monkeypatch):
     for arguments, message in (
         (["mian"], "unknown part 'mian'; choose from: main, ablations"),
