@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from genkl import stale_because
+from genkl import load_record, stale_because
 from genkl.plots import BLACK, BLUE, GREEN, GREY, ORANGE, RED
 
 NOISE_COLORS = {"wrong labels": BLUE, "OOD": RED, "AID": GREEN}
@@ -19,6 +20,12 @@ MEASURES = {
     "worst_recall": ("recall of the worst class", "D", ORANGE),
 }
 """Column -> name, mark and colour."""
+
+
+def records_of(folder: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The records ``NAME.json`` that are in a folder, by name."""
+    paths = {name: Path(folder) / f"{name}.json" for name in names}
+    return {name: load_record(path) for name, path in paths.items() if path.exists()}
 
 
 def joined(records: Iterable[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
