@@ -3,14 +3,15 @@
     GENKL_DATA=/path/to/data python -m benchmarks.learning             # all of it, some hours
     python -m benchmarks.learning main --only data=digits method=GenKL
     python -m benchmarks.learning ablations --only study=loss
+    python -m benchmarks.learning networks --data clothing-blocks
     python -m benchmarks.learning --cell 0a1b2c3d4e5f                  # one run, beside its record
 
-Every run is a cell of `benchmarks.studies` or `benchmarks.ablations`, with a file of its own in the
-cache folder: an interrupted sweep goes on where it was. ``main`` chooses each method's settings
-first, and runs it with those and with its default. When a part is complete for a data set, its
-tables are written to results/learning/PART/DATA.json, which the book reads, and beside them what
-each run got right, image by image (``DATA-correct.npz``). Data sets that are not on this machine
-are left out, and said to be.
+Every run is a cell of `benchmarks.studies`, `benchmarks.ablations` or `benchmarks.networks`, with a
+file of its own in the cache folder: an interrupted sweep goes on where it was. ``main`` chooses
+each method's settings first, and runs it with those and with its default. When a part is complete
+for a data set, its tables are written to results/learning/PART/DATA.json, which the book reads, and
+beside them what each run got right, image by image (``DATA-correct.npz``). Data sets that are not
+on this machine are left out, and said to be.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks import ablations, studies
+from benchmarks import ablations, networks, studies
 from benchmarks.ablations import STUDIES, run_cell
+from benchmarks.networks import NETWORKS
 from benchmarks.resampling import unpack
 from benchmarks.statistics import hierarchical_interval
-from benchmarks.studies import CASES, MODULES, SEARCH_SEEDS, SEEDS, TUNINGS, Chosen
+from benchmarks.studies import CASES, MODULES, SEARCH_SEEDS, TUNINGS, Chosen
 from benchmarks.sweep import (
     Cell,
     Sweep,
@@ -49,9 +51,18 @@ from genkl.records import load_record, save_record
 from genkl.storage import write_atomically
 
 FOLDER = Path("results/learning")
-PARTS = ("main", "ablations")
-CODE = (*MODULES, "genkl.detectors", "genkl.published", "benchmarks.ablations")
-"""Of the ablations."""
+PARTS = ("main", "ablations", "networks")
+CODE = {
+    "main": MODULES,
+    "ablations": (*MODULES, "genkl.detectors", "genkl.published", "benchmarks.ablations"),
+    "networks": (*MODULES, "benchmarks.networks"),
+}
+"""What decides the results of each part."""
+KNOWN = {**CASES, **NETWORKS}
+ASKED_FOR = ("cifar10n-aggregate-0", "cifar10n-aggregate-5000")
+"""Run where they are named, and in no record."""
+MEASURED = tuple(name for name in CASES if name not in ASKED_FOR)
+"""The data sets of the main comparison."""
 BASE = "GenKL"
 """Every method is compared with this one, on the same images and seeds."""
 
@@ -65,8 +76,8 @@ def sweep(cells: Sequence[Cell], name: str, options: argparse.Namespace) -> Swee
     """Run cells, next to each other those that share data."""
     ordered = sorted(cells, key=lambda cell: (cell["data"], cell["seed"]))
     where = {"jobs": options.jobs, "cluster": options.cluster, "rerun": options.rerun}
-    function = "benchmarks.ablations:run_cell"
-    code = CODE if name == "ablations" else MODULES
+    function = f"benchmarks.{'networks' if name == 'networks' else 'ablations'}:run_cell"
+    code = CODE.get(name, MODULES)
     return run_sweep(ordered, function, kept(), code=code, progress=name, **where)
 
 
@@ -104,6 +115,19 @@ def run_ablations(data: Sequence[str], options: argparse.Namespace) -> list[Swee
     return [done]
 
 
+def run_networks(data: Sequence[str], options: argparse.Namespace) -> list[Sweep]:
+    """Every method with every learning rate, of which validation then chooses each method's."""
+    done = sweep(select(networks.network_cells(data), options.only), "networks", options)
+    table = done.table()
+    if options.only:
+        _show(table.assign(rate=table["settings"].map(repr)), ["data", "method", "rate"])
+    elif not done.failed and len(table):
+        chosen = studies.chosen_settings(table)
+        tables = {"search": by_candidate(table), "chosen": chosen}
+        save_part("networks", {**tables, "runs": networks.tuned(table, chosen)}, options.folder)
+    return [done]
+
+
 def by_candidate(searched: pd.DataFrame) -> pd.DataFrame:
     """One row for each candidate, with its validation accuracies in the order of the seeds."""
     rows = []
@@ -120,7 +144,7 @@ def known_settings(data: Sequence[str], folder: Path) -> Chosen:
     chosen = {}
     for record in recorded(folder, "main"):
         chosen |= studies.as_chosen(pd.DataFrame(record["tables"].get("chosen", [])))
-    cells = studies.search_cells(data)
+    cells = studies.search_cells([name for name in data if name in CASES])
     done = gather(kept(), cells)
     asked = Counter((cell["data"], cell["method"]) for cell in cells)
     for named, found in done.groupby(["data", "method"]) if len(done) else ():
@@ -163,8 +187,8 @@ def _show(table: pd.DataFrame, by: list[str]) -> None:
 
 
 def recorded(folder: Path, part: str) -> list[dict[str, Any]]:
-    """The records of a part, in the order of `CASES`."""
-    paths = [folder / part / f"{name}.json" for name in CASES]
+    """The records of a part, in the order of `KNOWN`."""
+    paths = [folder / part / f"{name}.json" for name in KNOWN]
     return [load_record(path) for path in paths if path.exists()]
 
 
@@ -192,7 +216,7 @@ def save_part(part: str, tables: Mapping[str, pd.DataFrame], folder: Path) -> No
             for a_round in rounds[row["key"]]
         )
         own["intervals"] = intervals(runs, {key: unpack(text) for key, text in correct.items()})
-        case = CASES[data]
+        case = KNOWN[data]
         path = save_record(
             folder / part / f"{data}.json",
             title=f"Benchmark of learning, {part}: {case.title}",
@@ -202,10 +226,10 @@ def save_part(part: str, tables: Mapping[str, pd.DataFrame], folder: Path) -> No
                 "options": dict(case.options),
                 "pixels": case.pixels,
                 "ood_labels": studies.OOD_LABELS,
-                "seeds": list(SEEDS),
-                "search_seeds": list(SEARCH_SEEDS),
+                "seeds": sorted(runs["seed"].unique().tolist()),
+                "search_seeds": list(() if part == "networks" else SEARCH_SEEDS),
             },
-            code=CODE if part == "ablations" else MODULES,
+            code=CODE[part],
             overwrite=True,
         )
         save_correct(path.with_name(f"{data}-correct.npz"), correct, case.senders())
@@ -247,7 +271,7 @@ def intervals(runs: pd.DataFrame, hits: Mapping[str, np.ndarray]) -> pd.DataFram
     """
     rows = []
     for (study, data, tuning), part in runs.groupby(list(COMPARED), sort=False):
-        groups = CASES[data].senders()
+        groups = KNOWN[data].senders()
         changes, base = _settings_of(study)
         held = {}
         for values, mine in part.groupby(changes, sort=False, dropna=False):
@@ -276,7 +300,7 @@ def _points(of_seed: Mapping[int, np.ndarray], groups: np.ndarray | None) -> tup
 
 def _settings_of(study: str) -> tuple[list[str], dict[str, Any]]:
     """What a study changes, and what it is held against."""
-    if study == "main":
+    if study in ("main", "networks"):
         return ["method"], {"method": BASE}
     return list(STUDIES[study].changes[0]), dict(STUDIES[study].base)
 
@@ -299,19 +323,20 @@ def run_again(key: str, folder: Path) -> int:
 
 def _beside(cell: Cell, known: Mapping[str, Any]) -> int:
     print(cell.as_options())
-    print(compare_cell(cell, run_cell, known).round(5).to_string())
+    run = networks.run_cell if cell["study"] == "networks" else run_cell
+    print(compare_cell(cell, run, known).round(5).to_string())
     return 0
 
 
 def listed(data: Sequence[str], options: argparse.Namespace) -> list[Cell]:
     """The cells of the parts that were asked for, as far as the chosen settings are known."""
-    cells = [] if options.parts == ["ablations"] else studies.search_cells(data)
-    chosen = known_settings(data, options.folder)
-    if options.parts != ["ablations"]:
-        cells += studies.main_cells(data, chosen)
-    if options.parts != ["main"]:
-        cells += ablations.ablation_cells(data, chosen)
-    return cells
+    known, chosen = [n for n in data if n in CASES], known_settings(data, options.folder)
+    of_part = {
+        "main": lambda: studies.search_cells(known) + studies.main_cells(known, chosen),
+        "ablations": lambda: ablations.ablation_cells(known, chosen),
+        "networks": lambda: networks.network_cells([n for n in data if n in NETWORKS]),
+    }
+    return [cell for part in options.parts or PARTS for cell in of_part[part]()]
 
 
 def main() -> int:
@@ -319,17 +344,18 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    names = "data sets: " + ", ".join(CASES)
-    parser.add_argument("--data", nargs="+", default=list(CASES), metavar="NAME", help=names)
+    names = "data sets: " + ", ".join(KNOWN)
+    every = [*MEASURED, *NETWORKS]
+    parser.add_argument("--data", nargs="+", default=every, metavar="NAME", help=names)
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"default: {FOLDER}")
     sweep_arguments(parser)
     options = parser.parse_args()
-    for kind, asked, known in (("part", options.parts, PARTS), ("data set", options.data, CASES)):
+    for kind, asked, known in (("part", options.parts, PARTS), ("data set", options.data, KNOWN)):
         for unknown in set(asked) - set(known):
             parser.error(f"unknown {kind} {unknown!r}; choose from: {', '.join(known)}")
     if options.cell:
         return run_again(options.cell, options.folder)
-    here = [name for name in options.data if CASES[name].is_present()]
+    here = [name for name in options.data if KNOWN[name].is_present()]
     if absent := [name for name in options.data if name not in here]:
         print(f"left out, not on this machine (genkl data list): {', '.join(absent)}")
     wanted = options.only.get("data", ())
@@ -337,7 +363,7 @@ def main() -> int:
         names = ", ".join(sorted(gone))
         parser.error(f"--only data: {names} not on this machine; see: python -m genkl data list")
     stop_on_term()
-    work = {"main": run_main, "ablations": run_ablations}
+    work = {"main": run_main, "ablations": run_ablations, "networks": run_networks}
     try:
         if options.list:
             cells = listed(here, options)
@@ -348,11 +374,14 @@ def main() -> int:
             done
             for part in options.parts or PARTS
             for data in at_once
-            for done in work[part](data, options)
+            if (own := [n for n in data if (n in NETWORKS) == (part == "networks")])
+            for done in work[part](own, options)
         ]
     except ValueError as error:
         parser.error(str(error))
-    return max(map(exit_status, sweeps))
+    if here and not sweeps:
+        parser.error(f"{', '.join(options.parts)} is not for {', '.join(here)}")
+    return max(map(exit_status, sweeps), default=0)
 
 
 if __name__ == "__main__":
