@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy.special import log_softmax, softmax
 from benchmarks.evidence import CASES, NUM_MODELS, Gathered, gather, retrained
 from genkl.data import Kind
 from genkl.data.base import NON_CONFORMING
-from genkl.detectors import DETECTORS, Detector, Evidence
+from genkl.detectors import DETECTORS, Detector, Evidence, genkl_detector
 from genkl.evaluate import auroc
 from genkl.rule.conformal import threshold_for_budget
 
@@ -34,6 +35,8 @@ MOST_PAIRED = 30_000
 """These hold all distances, and are left out of data sets with more instances."""
 FEW = ("GenKL", "GenKL invariant", "entropy", "max softmax", "mutual information")
 """What the conditions are looked at with: they act on predictions."""
+BETA_SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Of 1/k, of the divergence."""
 TEMPERATURES = (0.25, 0.5, 1.0, 2.0, 4.0)
 RETRAINED_SEEDS = 3
 """Of the seeds, so many for conditions that need new predictions."""
@@ -168,14 +171,24 @@ def conditions(name: str, seed: int, found: Gathered, retrain: bool) -> Iterable
 
 
 def measure_conditions(name: str, seed: int, found: Gathered, methods: Sequence[str]) -> list[Row]:
-    """AUROC of the few detectors that read predictions, under every condition."""
+    """AUROC of the few detectors that read predictions, under every condition; and over beta."""
     rows, retrain = [], seed < RETRAINED_SEEDS
     few = [method for method in FEW if method in methods]
-    for condition, value, seen in conditions(name, seed, found, retrain):
+    plain = judged(seed, found)
+    k = plain.evidence.num_classes
+    of_beta = {share: [genkl_detector(share / k), DETECTORS["entropy"]] for share in BETA_SHARES}
+    asked = chain(
+        (
+            (*this, usable(few, this[-1].evidence))
+            for this in conditions(name, seed, found, retrain)
+        ),
+        (("beta", share, plain, detectors) for share, detectors in of_beta.items()),
+    )
+    for condition, value, seen, detectors in asked:
         if (chosen := seen.of_kind("NC")) is None:
             continue
         counts, truth = chosen
-        for detector in usable(few, seen.evidence):
+        for detector in detectors:
             scores = detector.score(seen.evidence), detector.conforming_scores(seen.evidence)
             row: Row = {"condition": condition, "value": value, "method": detector.name}
             row["val_accuracy"] = seen.val_accuracy

@@ -164,7 +164,7 @@ NETWORKS = {
         options=studies.CASES["clothing"].options,
         draw=load_clothes,
         make_model=upper_blocks,
-        train=Phase(steps=600, learning_rate=0.02, weight_decay=5e-4, eval_every=60),
+        train=Phase(steps=450, learning_rate=0.02, weight_decay=5e-4, eval_every=45),
     ),
 }
 """What is trained, by name."""

@@ -9,11 +9,13 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from genkl.plots import BLACK, GREEN, GREY, PURPLE, RED, method_color
+from genkl.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, method_color
 
 MARKERS = ("o", "s", "D", "^", "v", "P")
 READERS = {"DSOS": GREEN, "given label": PURPLE, "AUM": RED}
 """Colours of detectors that read the given label."""
+SETS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY, BLACK)
+"""Colours of data sets, where each has a line."""
 
 
 def plot_score_grid(ax: Axes, table: pd.DataFrame, *, center: float = 0.5) -> Axes:
@@ -160,6 +162,25 @@ def plot_condition(ax: Axes, frame: pd.DataFrame, methods: Sequence[str], label:
         _plot_line(ax, range(len(values)), mean, place, method)
     ax.set_xticks(range(len(values)), [f"{value:g}" for value in values])
     ax.set(xlabel=label, ylabel="AUROC")
+    return ax
+
+
+def plot_gap(ax: Axes, found: pd.DataFrame, label: str, line: str = "-") -> Axes:
+    """How far one score ranks above another over a condition: a colour for each data set.
+
+    Args:
+        ax: where to draw.
+        found: columns ``case``, ``x`` and ``gap``, sorted by x.
+        label: of the horizontal axis.
+        line: between the marks of a data set; "" for none.
+    """
+    look = zip(SETS, (*MARKERS, "X"), strict=True)
+    for (case, part), (color, marker) in zip(found.groupby("case", sort=False), look, strict=False):
+        ax.plot(
+            part["x"], part["gap"], marker=marker, ls=line, ms=7, lw=1.5, color=color, label=case
+        )
+    ax.axhline(0, color=BLACK, lw=1.5)
+    ax.set(xlabel=label, ylabel="AUROC over entropy's")
     return ax
 
 

@@ -152,6 +152,55 @@ def change(conditions: pd.DataFrame, condition: str) -> dict[str, float]:
     return (wide.iloc[-1] - wide.iloc[0]).to_dict()
 
 
+AXES = {
+    "the predictor": ("clean per class", "pixels", "network"),
+    "imbalance": ("imbalance",),
+    "beta": ("beta",),
+}
+"""What the gap between divergence and entropy may hang on, and the conditions that vary it."""
+
+
+def gaps(conditions: pd.DataFrame) -> pd.DataFrame:
+    """How far the divergence ranks above entropy under each condition.
+
+    Args:
+        conditions: columns ``case``, ``condition``, ``value``, ``method``, ``auroc``,
+            ``val_accuracy``; a row a seed.
+
+    Returns:
+        Means over seeds: ``axis`` of `AXES`, ``case``, ``x`` (the predictor's accuracy on its
+        axis, else the condition's value) and ``gap``.
+    """
+    axis_of = {condition: axis for axis, names in AXES.items() for condition in names}
+    mine = conditions[conditions["condition"].isin(axis_of)]
+    mine = mine[mine["method"].isin(["GenKL", "entropy"])]
+    by = ["case", "condition", "value"]
+    wide = mine.pivot_table(index=by, columns="method", values="auroc", sort=False)
+    accuracy = mine.groupby(by, sort=False)["val_accuracy"].mean()
+    table = wide.assign(gap=wide["GenKL"] - wide["entropy"], x=accuracy).reset_index()
+    table["axis"] = table["condition"].map(axis_of)
+    table["x"] = table["x"].where(table["axis"] == "the predictor", table["value"]).astype(float)
+    return table[["axis", "case", "x", "gap"]].sort_values(["axis", "case", "x"])
+
+
+def gap_table(found: pd.DataFrame) -> pd.DataFrame:
+    """For each axis: where the divergence is ahead, its largest gap and on which data set.
+
+    Args:
+        found: see `gaps`.
+    """
+    rows = {}
+    for axis, part in found.groupby("axis", sort=False):
+        top = part.loc[part["gap"].idxmax()]
+        rows[axis] = {
+            "divergence ahead": of_total(int((part["gap"] > 0).sum()), len(part)),
+            "largest gap": f"{top['gap']:+.3f}",
+            "on": top["case"],
+            "smallest gap": f"{part['gap'].min():+.3f}",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("over")
+
+
 def alike(gains: Mapping[str, float], within: float = 0.01) -> str:
     """Whether all gain as much, give or take: "alike", or "different"."""
     spread = max(gains.values()) - min(gains.values())

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 from official_trees import clothing_key, write_clothing1m, write_food101, write_food101n
 
@@ -215,6 +216,16 @@ def test_imbalance_thins_out_classes_in_geometric_steps():
         assert np.all(np.diff(shares) >= 0)
     assert len(truth.kinds) == len(truth.labels) == len(dataset.noisy)
     assert len(dataset.validation) == len(whole.validation)
+
+
+def test_beta_changes_the_divergence_alone():
+    found = planted(temperature=0.2)  # many dominant entries
+    rows = judging.measure_conditions("digits", 99, found, detection.METHODS)
+    table = pd.DataFrame(rows).set_index(["condition", "method", "value"])["auroc"].sort_index()
+    assert table["beta", "entropy"].nunique() == 1
+    assert table["beta", "GenKL"].nunique() > 1
+    for method in ("entropy", "GenKL"):  # half of 1/k is what the detector has
+        assert table["beta", method, 0.5] == table["temperature", method, 1.0]
 
 
 def test_a_record_is_current_until_its_code_or_settings_change(tmp_path, monkeypatch):

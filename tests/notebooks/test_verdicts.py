@@ -147,6 +147,18 @@ def test_how_often_a_better_predictor_ranks_better():
     assert verdicts.with_accuracy(doctored) == "1 of 2"
 
 
+def test_the_gap_over_each_axis_and_where_it_is_largest():
+    frame = conditions({"entropy": [(0.7, 0.6), (0.8, 0.7)], "GenKL": [(0.6, 0.6), (0.83, 0.7)]})
+    frame = pd.concat([frame.assign(condition=name) for name in ("beta", "pixels", "models")])
+    found = verdicts.gaps(frame)
+    assert found[found["axis"] == "beta"]["x"].tolist() == [0, 1]
+    assert found[found["axis"] == "the predictor"]["x"].tolist() == [0.6, 0.7]
+    table = verdicts.gap_table(found)
+    assert table.loc["beta"].tolist() == ["1 of 2", "+0.030", "digits", "-0.100"]
+    behind = verdicts.gap_table(found.assign(gap=-0.01))
+    assert set(behind["divergence ahead"]) == {"none of 2"}
+
+
 def test_verdicts_that_were_typed_are_gone_and_every_glued_one_is_computed():
     cells = json.loads((ROOT / "notebooks/13_detection.ipynb").read_text("utf-8"))["cells"]
     prose = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
