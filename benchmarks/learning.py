@@ -6,7 +6,7 @@
     python -m benchmarks.learning networks --data clothing-blocks
     python -m benchmarks.learning --cell 0a1b2c3d4e5f                  # one run, beside its record
 
-Every run is a cell of `benchmarks.studies`, `benchmarks.ablations` or `benchmarks.networks`, with a
+Every run is a cell of `benchmarks.studies`, `.ablations`, `.networks` or `.confirmation`, with a
 file of its own in the cache folder: an interrupted sweep goes on where it was. ``main`` chooses
 each method's settings first, and runs it with those and with its default. When a part is complete
 for a data set, its tables are written to results/learning/PART/DATA.json, which the book reads, and
@@ -28,8 +28,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks import ablations, networks, studies
+from benchmarks import ablations, confirmation, networks, studies
 from benchmarks.ablations import STUDIES, run_cell
+from benchmarks.confirmation import FROM, UNSEEN
 from benchmarks.networks import NETWORKS
 from benchmarks.resampling import unpack
 from benchmarks.statistics import hierarchical_interval
@@ -51,14 +52,18 @@ from genkl.records import load_record, save_record
 from genkl.storage import write_atomically
 
 FOLDER = Path("results/learning")
-PARTS = ("main", "ablations", "networks")
+PARTS = ("main", "ablations", "networks", "confirmation")
 CODE = {
     "main": MODULES,
     "ablations": (*MODULES, "genkl.detectors", "genkl.published", "benchmarks.ablations"),
     "networks": (*MODULES, "benchmarks.networks"),
+    "confirmation": (*MODULES, "benchmarks.confirmation"),
 }
 """What decides the results of each part."""
-KNOWN = {**CASES, **NETWORKS}
+OWN_DATA = {"networks": NETWORKS, "confirmation": UNSEEN}
+"""Of parts with data sets of their own; the others have `CASES`."""
+RUN_CELL = {"networks": networks.run_cell, "confirmation": confirmation.run_cell}
+KNOWN = {**CASES, **NETWORKS, **UNSEEN}
 ASKED_FOR = ("cifar10n-aggregate-0", "cifar10n-aggregate-5000")
 """Run where they are named, and in no record."""
 MEASURED = tuple(name for name in CASES if name not in ASKED_FOR)
@@ -76,7 +81,7 @@ def sweep(cells: Sequence[Cell], name: str, options: argparse.Namespace) -> Swee
     """Run cells, next to each other those that share data."""
     ordered = sorted(cells, key=lambda cell: (cell["data"], cell["seed"]))
     where = {"jobs": options.jobs, "cluster": options.cluster, "rerun": options.rerun}
-    function = f"benchmarks.{'networks' if name == 'networks' else 'ablations'}:run_cell"
+    function = f"benchmarks.{name if name in RUN_CELL else 'ablations'}:run_cell"
     code = CODE.get(name, MODULES)
     return run_sweep(ordered, function, kept(), code=code, progress=name, **where)
 
@@ -128,6 +133,26 @@ def run_networks(data: Sequence[str], options: argparse.Namespace) -> list[Sweep
     return [done]
 
 
+def run_confirmation(data: Sequence[str], options: argparse.Namespace) -> list[Sweep]:
+    """Every method with its default and its frozen settings, on images that nothing has seen."""
+    chosen = known_settings([FROM[name] for name in data], options.folder)
+    cells = select(confirmation.confirmation_cells(data, chosen), options.only)
+    for cell in cells:
+        if (FROM[cell["data"]], cell["method"]) not in chosen:
+            what = f"{cell['method']} on {FROM[cell['data']]}"
+            raise ValueError(f"no settings are chosen for {what} yet; run main first")
+    done = sweep(cells, "confirmation", options)
+    frozen = {
+        (name, m): own for name in data for (at, m), own in chosen.items() if at == FROM[name]
+    }
+    runs = _tuned(done.table(), frozen)
+    if options.only:
+        _show(runs, ["data", "method", "tuning"])
+    elif not done.failed:
+        save_part("confirmation", {"runs": runs}, options.folder)
+    return [done]
+
+
 def by_candidate(searched: pd.DataFrame) -> pd.DataFrame:
     """One row for each candidate, with its validation accuracies in the order of the seeds."""
     rows = []
@@ -167,7 +192,7 @@ def _tuned(table: pd.DataFrame, chosen: Chosen) -> pd.DataFrame:
     for row in table.to_dict("records"):
         settings = row.get("settings")
         settings = settings if isinstance(settings, Mapping) else None
-        method = row.get("method") if row["study"] == "main" else None
+        method = row.get("method") if row["study"] in ("main", "confirmation") else None
         if row["study"] in STUDIES:
             method = ablations.method_of(row["study"], row)
         named = TUNINGS[:1]
@@ -216,6 +241,8 @@ def save_part(part: str, tables: Mapping[str, pd.DataFrame], folder: Path) -> No
             for a_round in rounds[row["key"]]
         )
         own["intervals"] = intervals(runs, {key: unpack(text) for key, text in correct.items()})
+        if part == "confirmation":
+            own["claims"] = confirmation.judged_claims(own["intervals"])
         case = KNOWN[data]
         path = save_record(
             folder / part / f"{data}.json",
@@ -227,7 +254,7 @@ def save_part(part: str, tables: Mapping[str, pd.DataFrame], folder: Path) -> No
                 "pixels": case.pixels,
                 "ood_labels": studies.OOD_LABELS,
                 "seeds": sorted(runs["seed"].unique().tolist()),
-                "search_seeds": list(() if part == "networks" else SEARCH_SEEDS),
+                "search_seeds": list(() if part in OWN_DATA else SEARCH_SEEDS),
             },
             code=CODE[part],
             overwrite=True,
@@ -300,7 +327,7 @@ def _points(of_seed: Mapping[int, np.ndarray], groups: np.ndarray | None) -> tup
 
 def _settings_of(study: str) -> tuple[list[str], dict[str, Any]]:
     """What a study changes, and what it is held against."""
-    if study in ("main", "networks"):
+    if study in ("main", *OWN_DATA):
         return ["method"], {"method": BASE}
     return list(STUDIES[study].changes[0]), dict(STUDIES[study].base)
 
@@ -323,7 +350,7 @@ def run_again(key: str, folder: Path) -> int:
 
 def _beside(cell: Cell, known: Mapping[str, Any]) -> int:
     print(cell.as_options())
-    run = networks.run_cell if cell["study"] == "networks" else run_cell
+    run = RUN_CELL.get(cell["study"], run_cell)
     print(compare_cell(cell, run, known).round(5).to_string())
     return 0
 
@@ -335,6 +362,9 @@ def listed(data: Sequence[str], options: argparse.Namespace) -> list[Cell]:
         "main": lambda: studies.search_cells(known) + studies.main_cells(known, chosen),
         "ablations": lambda: ablations.ablation_cells(known, chosen),
         "networks": lambda: networks.network_cells([n for n in data if n in NETWORKS]),
+        "confirmation": lambda: confirmation.confirmation_cells(
+            [n for n in data if n in UNSEEN], known_settings([*FROM.values()], options.folder)
+        ),
     }
     return [cell for part in options.parts or PARTS for cell in of_part[part]()]
 
@@ -345,7 +375,7 @@ def main() -> int:
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     names = "data sets: " + ", ".join(KNOWN)
-    every = [*MEASURED, *NETWORKS]
+    every = [*MEASURED, *NETWORKS, *UNSEEN]
     parser.add_argument("--data", nargs="+", default=every, metavar="NAME", help=names)
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"default: {FOLDER}")
     sweep_arguments(parser)
@@ -364,6 +394,7 @@ def main() -> int:
         parser.error(f"--only data: {names} not on this machine; see: python -m genkl data list")
     stop_on_term()
     work = {"main": run_main, "ablations": run_ablations, "networks": run_networks}
+    work["confirmation"] = run_confirmation
     try:
         if options.list:
             cells = listed(here, options)
@@ -374,7 +405,7 @@ def main() -> int:
             done
             for part in options.parts or PARTS
             for data in at_once
-            if (own := [n for n in data if (n in NETWORKS) == (part == "networks")])
+            if (own := [name for name in data if name in OWN_DATA.get(part, CASES)])
             for done in work[part](own, options)
         ]
     except ValueError as error:
