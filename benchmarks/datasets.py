@@ -1,4 +1,4 @@
-"""The benchmark of open data sets: loading, feature extraction, linear probes, one round of GenKL.
+"""The benchmark of open data sets: loading, feature extraction, linear probes.
 
     GENKL_DATA=/path/to/data python -m benchmarks.datasets
 
@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,10 +36,6 @@ CASES: dict[str, dict] = {
     "cifar10h": {},
 }
 """Data set -> options of its loader, in everything but loading (which takes the defaults)."""
-
-LEARNED = {"clothing-dataset": 160, "cifar10n": 96}
-"""Data sets that a round is run on, and the pixels of their features."""
-
 PROBED = {"clothing-dataset": (96, 160, 224), "cifar10n": (96,)}
 
 LOAD = """
@@ -99,21 +94,9 @@ def measure_probes(name: str, pixels: int, seeds: int) -> list[dict]:
     return rows
 
 
-def run_all(name: str, seed: int, pixels: int) -> list[genkl.Run]:
-    """The baselines and a round of GenKL, from the call that digits take."""
-    dataset, _ = genkl.load_dataset(name, seed=seed, **CASES[name])
-    dataset = genkl.featurize(dataset, size=pixels, progress=False)
-    config = replace(genkl.PHOTOGRAPHS, max_rounds=1)
-    runs = [
-        genkl.run_baseline(dataset, config, method, seed=seed, progress=False)
-        for method in genkl.BASELINES
-    ]
-    return [*runs, genkl.run_genkl(dataset, config, seed=seed, progress=False)]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3, help="of splits and runs (default 3)")
+    parser.add_argument("--seeds", type=int, default=3, help="of splits (default 3)")
     parser.add_argument("--out", type=Path, default=Path("results/data/open_datasets.json"))
     options = parser.parse_args()
     sources = {n: (DATASETS[n].source, *DATASETS[n].also_needs) for n in CASES}
@@ -131,23 +114,11 @@ def main() -> None:
         for pixels in sizes
         for row in measure_probes(name, pixels, options.seeds)
     ]
-    runs = [
-        run
-        for name, pixels in LEARNED.items()
-        if name in here
-        for seed in range(options.seeds)
-        for run in run_all(name, seed, pixels)
-    ]
-    frame = genkl.runs_to_frame(runs)
-    if len(frame):
-        table = genkl.mean_and_std(frame, ["dataset", "method"])
-        print(table[["test_accuracy", "val_accuracy", "flagged"]].round(3).to_string())
     path = genkl.save_record(
         options.out,
-        title="The open data sets: loading, features, linear probes, one round",
-        runs=runs,
-        tables={"loading": pd.DataFrame(loading), "probes": pd.DataFrame(probes), "runs": frame},
-        settings={"cases": CASES, "pixels": LEARNED, "absent": absent},
+        title="The open data sets: loading, features, linear probes",
+        tables={"loading": pd.DataFrame(loading), "probes": pd.DataFrame(probes)},
+        settings={"cases": CASES, "absent": absent},
         overwrite=True,
     )
     print(f"written: {path}")
