@@ -192,7 +192,7 @@ def measures() -> list[Measure]:
     return [
         Measure("code lines of genkl/", lines, 8_000, 12_500),
         Measure(
-            "code lines of everything but tests", sum(len(m.lines) for m in house), 13_000, 19_400
+            "code lines of everything but tests", sum(len(m.lines) for m in house), 13_000, 19_900
         ),
         Measure(
             "characters in a code line of genkl/",
