@@ -20,6 +20,11 @@ MEASURES = {
     "worst_recall": ("recall of the worst class", "D", ORANGE),
 }
 """Column -> name, mark and colour."""
+REPEATED = {
+    "memorised": ("wrong labels", "o", BLUE),
+    "memorised_nc": ("labels of images of no class", "s", RED),
+}
+"""What a network repeats of the labels it was given: column -> name, mark and colour."""
 
 
 def records_of(folder: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -48,13 +53,40 @@ def state_of(known: Mapping[str, Mapping[str, Any]], asked: Sequence[str]) -> st
         f"{m['processor']}, {m['cores']} cores, GPU: {m['gpu']}"
         for m in (record["provenance"]["machine"] for record in known.values())
     )
-    lines = [f"Measured on {'; '.join(machines)}.", ""]
+    lines = [f"Measured on {'; '.join(machines)}.", ""] if known else []
     for name, record in known.items():
         if why := stale_because(record):
             lines.append(f"- **Stale: {name}**: {'; '.join(why)}.")
     if missing := [name for name in asked if name not in known]:
         lines.append(f"- **Not measured yet**, and in no number below: {', '.join(missing)}.")
     return "\n".join(lines)
+
+
+def claims_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """What was registered and what came out: a row a claim, a column a data set.
+
+    Args:
+        records: of the confirmation, with a table ``claims``.
+    """
+    parts = [
+        pd.DataFrame(record["tables"]["claims"]).assign(set=record["settings"]["title"])
+        for record in records
+    ]
+    claims = pd.concat(parts)
+    claims["found"] = [
+        f"{'holds' if row.holds else 'fails'}: {row.difference:+.1f} "
+        f"({row.difference_low:+.1f} to {row.difference_high:+.1f})"
+        for row in claims.itertuples()
+    ]
+    return claims.pivot(index="claim", columns="set", values="found").reindex(
+        index=claims["claim"].unique(), columns=claims["set"].unique()
+    )
+
+
+def claims_held(claims: pd.DataFrame) -> str:
+    """How many of the registered claims hold, over all data sets, in words; see `claims_table`."""
+    held = claims.stack().str.startswith("holds")
+    return f"Of the registered claims {counted(int(held.sum()), len(held))} hold."
 
 
 def plot_reversal(ax: Axes, gaps: pd.DataFrame, label: str) -> Axes:
@@ -83,20 +115,27 @@ def plot_reversal(ax: Axes, gaps: pd.DataFrame, label: str) -> Axes:
     return ax
 
 
-def plot_measures(ax: Axes, means: pd.DataFrame) -> Axes:
+def plot_measures(
+    ax: Axes,
+    means: pd.DataFrame,
+    measures: Mapping[str, tuple[str, str, str]] = MEASURES,
+    label: str = "mean over the data sets (%)",
+) -> Axes:
     """Accuracy, balanced accuracy and the worst class's recall of each method, in percent.
 
     Args:
         ax: where to draw.
-        means: index methods, drawn from the top; columns of `MEASURES`, shares.
+        means: index methods, drawn from the top; columns of the measures, shares.
+        measures: column -> name, mark and colour, such as `REPEATED`.
+        label: of the horizontal axis.
     """
     rows = np.arange(len(means))[::-1]
-    ends = 100 * means[list(MEASURES)]
+    ends = 100 * means[list(measures)]
     ax.hlines(rows, ends.min(axis=1), ends.max(axis=1), color=GREY, lw=1.5)
-    for column, (name, mark, color) in MEASURES.items():
+    for column, (name, mark, color) in measures.items():
         ax.plot(ends[column], rows, mark, color=color, ms=7, label=name)
     ax.set_yticks(rows, means.index)
-    ax.set(xlabel="mean over the data sets (%)", ylim=(-0.6, len(means) - 0.4))
+    ax.set(xlabel=label, ylim=(-0.6, len(means) - 0.4))
     ax.grid(axis="y", visible=False)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, fontsize=10)
     return ax

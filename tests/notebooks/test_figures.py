@@ -22,6 +22,8 @@ from figures.gradients import logit_gradients, plot_pushes
 from figures.images import plot_images
 from figures.journey import Journeys, median_of_each_kind, plot_journeys
 from figures.learning import (
+    claims_held,
+    claims_table,
     counted,
     gain_per_point,
     joined,
@@ -396,3 +398,19 @@ def test_records_are_joined_and_a_missing_one_is_named():
     assert [line.split("**")[1] for line in said[2:]] == ["Stale: b", "Not measured yet"]
     assert said[-1].endswith("below: c.")
     assert len(state_of({"a": known["a"]}, ["a"]).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("holds", "words"), [((True, True), "all 2"), ((True, False), "1 of the 2")]
+)
+def test_registered_claims_hold_or_fail(holds, words):
+    numbers = {"difference": 3.1, "difference_low": 1.0, "difference_high": 5.2}
+    claims = [{"claim": "GCE is ahead", **numbers, "holds": kept} for kept in holds]
+    records = [
+        {"tables": {"claims": [claim]}, "settings": {"title": title}}
+        for claim, title in zip(claims, ("worst", "aggregate"), strict=True)
+    ]
+    table = claims_table(records)
+    assert table.loc["GCE is ahead", "worst"] == "holds: +3.1 (+1.0 to +5.2)"
+    assert table.loc["GCE is ahead", "aggregate"].startswith("holds" if holds[1] else "fails")
+    assert claims_held(table) == f"Of the registered claims {words} hold."
