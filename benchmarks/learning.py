@@ -5,6 +5,7 @@
     python -m benchmarks.learning ablations --only study=loss
     python -m benchmarks.learning networks --data clothing-blocks
     python -m benchmarks.learning --cell 0a1b2c3d4e5f                  # one run, beside its record
+    python -m benchmarks.learning --verify 12                          # after a change of code
 
 Every run is a cell of `benchmarks.studies`, `.ablations`, `.networks` or `.confirmation`, with a
 file of its own in the cache folder: an interrupted sweep goes on where it was. ``main`` chooses
@@ -22,6 +23,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +50,9 @@ from benchmarks.sweep import (
     sweep_arguments,
 )
 from genkl.features import cache_folder
-from genkl.records import load_record, save_record
-from genkl.storage import write_atomically
+from genkl.provenance import code_fingerprints, provenance
+from genkl.records import load_record, save_record, stale_because
+from genkl.storage import write_atomically, write_json
 
 FOLDER = Path("results/learning")
 PARTS = ("main", "ablations", "networks", "confirmation")
@@ -355,6 +358,44 @@ def _beside(cell: Cell, known: Mapping[str, Any]) -> int:
     return 0
 
 
+def verify(folder: Path, count: int) -> int:
+    """Make some runs of each stale record again; where all agree, it is current again.
+
+    Code changes more often than what it computes. The record then keeps how many of its runs were
+    made again, and with which commit.
+
+    Args:
+        folder: where the parts are.
+        count: runs of each record, drawn at random.
+
+    Returns:
+        The exit status: 1 where a run came out differently; its record stays as it is.
+    """
+    differing = 0
+    for part, name in product(PARTS, KNOWN):
+        path = folder / part / f"{name}.json"
+        if not path.exists() or not stale_because(record := load_record(path)):
+            continue
+        runs = record["tables"]["runs"]
+        drawn = np.random.default_rng(len(runs)).permutation(len(runs))[:count]
+        off = [key for key in map(_differs, (runs[row] for row in drawn)) if key]
+        print(f"{path}: {len(drawn)} runs made again, {len(off)} differ {' '.join(off)}".rstrip())
+        differing += len(off)
+        if not off:
+            made_again = {"runs": len(drawn), "commit": provenance()["commit"]}
+            record["provenance"]["made_again"] = made_again
+            write_json(path, record | {"code": code_fingerprints(CODE[part])})
+    return int(differing > 0)
+
+
+def _differs(row: Mapping[str, Any]) -> str | None:
+    """The key of a recorded run that comes out differently now."""
+    cell = Cell(json.loads(row["cell"]))
+    table = compare_cell(cell, RUN_CELL.get(cell["study"], run_cell), row)
+    gaps = table.loc[["val_accuracy", "test_accuracy"], "difference"]
+    return None if (gaps.abs() < 1e-5).all() else row["key"]
+
+
 def listed(data: Sequence[str], options: argparse.Namespace) -> list[Cell]:
     """The cells of the parts that were asked for, as far as the chosen settings are known."""
     known, chosen = [n for n in data if n in CASES], known_settings(data, options.folder)
@@ -369,7 +410,7 @@ def listed(data: Sequence[str], options: argparse.Namespace) -> list[Cell]:
     return [cell for part in options.parts or PARTS for cell in of_part[part]()]
 
 
-def main() -> int:
+def _options() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -378,11 +419,20 @@ def main() -> int:
     every = [*MEASURED, *NETWORKS, *UNSEEN]
     parser.add_argument("--data", nargs="+", default=every, metavar="NAME", help=names)
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"default: {FOLDER}")
+    again = "make so many runs of each stale record again; where all agree, it is current again"
+    parser.add_argument("--verify", type=int, metavar="COUNT", help=again)
     sweep_arguments(parser)
     options = parser.parse_args()
     for kind, asked, known in (("part", options.parts, PARTS), ("data set", options.data, KNOWN)):
         for unknown in set(asked) - set(known):
             parser.error(f"unknown {kind} {unknown!r}; choose from: {', '.join(known)}")
+    return parser, options
+
+
+def main() -> int:
+    parser, options = _options()
+    if options.verify:
+        return verify(options.folder, options.verify)
     if options.cell:
         return run_again(options.cell, options.folder)
     here = [name for name in options.data if KNOWN[name].is_present()]

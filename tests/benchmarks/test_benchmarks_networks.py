@@ -16,6 +16,8 @@ from genkl.baselines.method import FACTOR
 from genkl.data import Kind
 from genkl.features import EFFICIENTNET_LITE0
 from genkl.learn import Phase
+from genkl.records import stale_because
+from genkl.storage import write_json
 
 
 def tiny_digits(seed):
@@ -114,17 +116,24 @@ def test_cells_and_their_tuning():
     assert len(of["tuned"]) == len(of["default"]) == 2 * len(NETWORK_SEEDS)
 
 
-def test_a_record_of_a_tiny_network(tiny, tmp_path):
+@pytest.fixture
+def recorded(tiny, tmp_path):
+    """The path of a record of two methods, and their runs."""
     runs = []
     for cell in networks.network_cells(["tiny"]):
         if cell["method"] in ("GenKL", "given labels") and cell["settings"] == {FACTOR: 1.0}:
             made = networks.run_cell(**cell)
-            runs.append({**cell, **made, "key": cell.key, "cell": "", "seconds": 1.0})
+            runs.append({**cell, **made, "key": cell.key, "cell": cell.text, "seconds": 1.0})
     table = pd.DataFrame(runs)
     chosen = studies.chosen_settings(table)
     tables = {"search": learning.by_candidate(table), "chosen": chosen}
     learning.save_part("networks", {**tables, "runs": networks.tuned(table, chosen)}, tmp_path)
-    record = genkl.load_record(tmp_path / "networks" / "tiny.json")
+    return tmp_path / "networks" / "tiny.json", table
+
+
+def test_a_record_of_a_tiny_network(recorded):
+    path, table = recorded
+    record = genkl.load_record(path)
     (difference,) = (
         row["difference"]
         for row in record["tables"]["intervals"]
@@ -134,6 +143,33 @@ def test_a_record_of_a_tiny_network(tiny, tmp_path):
     assert difference == pytest.approx(means["given labels"] - means["GenKL"], abs=1e-3)
     assert {"memorised", "memorised_nc"} <= set(record["tables"]["runs"][0])
     assert record["settings"]["seeds"] == list(NETWORK_SEEDS)
+
+
+def test_a_stale_record_is_current_where_its_runs_come_out_the_same(recorded, capsys):
+    path, _ = recorded
+    record = genkl.load_record(path)
+    assert learning.verify(path.parents[1], 2) == 0
+    assert capsys.readouterr().out == ""  # current: nothing to do
+    stale = record | {"code": record["code"] | {"genkl.losses": "0" * 16}}
+    write_json(path, stale)
+    assert learning.verify(path.parents[1], 2) == 0
+    assert "2 runs made again, 0 differ" in capsys.readouterr().out
+    verified = genkl.load_record(path)
+    assert stale_because(verified) == ()
+    assert verified["provenance"]["made_again"]["runs"] == 2
+    assert verified["tables"] == record["tables"]
+
+
+def test_a_run_that_comes_out_differently_leaves_its_record_stale(recorded, capsys):
+    path, _ = recorded
+    record = genkl.load_record(path)
+    for row in record["tables"]["runs"]:
+        row["test_accuracy"] += 0.01
+    stale = record | {"code": record["code"] | {"genkl.losses": "0" * 16}}
+    write_json(path, stale)
+    assert learning.verify(path.parents[1], 1) == 1
+    assert "1 runs made again, 1 differ" in capsys.readouterr().out
+    assert genkl.load_record(path) == stale
 
 
 @pytest.mark.skipif(
