@@ -79,7 +79,8 @@ def plot_over_base(
     for place, method in enumerate(methods):
         mine = frame[frame["method"] == method]
         rows = np.array([groups.index(name) for name in mine[group]])
-        shift = 0.2 * ((len(methods) - 1) / 2 - place)
+        step = min(0.2, 0.7 / len(methods))  # rows keep apart
+        shift = step * ((len(methods) - 1) / 2 - place)
         color = method_color(method) if colors is None else colors[method]
         middle = mine["difference"].to_numpy()
         reach = np.nan_to_num([middle - mine["low"], mine["high"] - middle])
