@@ -137,17 +137,14 @@ def run_networks(data: Sequence[str], options: argparse.Namespace) -> list[Sweep
 
 
 def run_confirmation(data: Sequence[str], options: argparse.Namespace) -> list[Sweep]:
-    """Every method with its default and its frozen settings, on images that nothing has seen."""
+    """Every method with its default and its frozen settings, on images never drawn before."""
     chosen = known_settings([FROM[name] for name in data], options.folder)
     cells = select(confirmation.confirmation_cells(data, chosen), options.only)
-    for cell in cells:
-        if (FROM[cell["data"]], cell["method"]) not in chosen:
-            what = f"{cell['method']} on {FROM[cell['data']]}"
-            raise ValueError(f"no settings are chosen for {what} yet; run main first")
-    done = sweep(cells, "confirmation", options)
     frozen = {
         (name, m): own for name in data for (at, m), own in chosen.items() if at == FROM[name]
     }
+    _refuse_untuned(cells, frozen)
+    done = sweep(cells, "confirmation", options)
     runs = _tuned(done.table(), frozen)
     if options.only:
         _show(runs, ["data", "method", "tuning"])
@@ -183,10 +180,17 @@ def known_settings(data: Sequence[str], folder: Path) -> Chosen:
 
 def _refuse_untuned(cells: Sequence[Cell], chosen: Chosen) -> None:
     for cell in cells:
-        method = ablations.method_of(cell["study"], cell)
+        method = _tuned_method(cell)
         if method is not None and (cell["data"], method) not in chosen:
-            what = f"{method} on {cell['data']}"
+            what = f"{method} on {FROM.get(cell['data'], cell['data'])}"
             raise ValueError(f"no settings are chosen for {what} yet; run main first")
+
+
+def _tuned_method(row: Mapping[str, Any]) -> str | None:
+    """The method whose settings were searched for, of a cell or a run; None for none."""
+    if row["study"] in STUDIES:
+        return ablations.method_of(row["study"], row)
+    return row["method"] if row["study"] in ("main", "confirmation") else None
 
 
 def _tuned(table: pd.DataFrame, chosen: Chosen) -> pd.DataFrame:
@@ -195,9 +199,7 @@ def _tuned(table: pd.DataFrame, chosen: Chosen) -> pd.DataFrame:
     for row in table.to_dict("records"):
         settings = row.get("settings")
         settings = settings if isinstance(settings, Mapping) else None
-        method = row.get("method") if row["study"] in ("main", "confirmation") else None
-        if row["study"] in STUDIES:
-            method = ablations.method_of(row["study"], row)
+        method = _tuned_method(row)
         named = TUNINGS[:1]
         if method is not None:
             named = studies.tunings(row["data"], method, settings, chosen)

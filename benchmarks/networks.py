@@ -1,8 +1,9 @@
 """Networks that can learn labels by heart: trained in full, or in their upper part.
 
-A head on frozen features can't memorise a wrong label; the paper's networks can. So the question
-whether finding non-conforming images helps is asked again here, where these images are alike and
-carry consistent labels: all of a held-out class stand under one known class.
+The paper's networks have the room to memorise wrong labels, a head on frozen features has less
+(each run counts how many are repeated). So the question whether finding non-conforming images
+helps is asked again here, where these images are alike and carry consistent labels: all
+of a held-out class stand under one known class.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ RATES = (1.0, 0.3, 3.0)
 """Factors of the learning rate; each method's is chosen by the mean validation accuracy."""
 OTHERS = ("clean set alone", "given labels", "given labels + fine-tuning")
 OTHERS += ("gold loss correction", "confident learning", "GCE", "DivideMix core")
-"""Below them the four that lose least in the main comparison, of those for any network."""
+"""Three plain ones; the three that lose least in the main comparison; one with two networks."""
 PIECES = ("GenKL", "GenKL, no NC stage", "GenKL, entropy", "GenKL, told the NC", "GenKL, no mixup")
 BY_HEART = "given labels, last step"
 """No validation chooses its step, and nothing fine-tunes it: what a network ends up with."""
