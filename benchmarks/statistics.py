@@ -19,7 +19,7 @@ import numpy as np
 from scipy.stats import norm, t
 
 from genkl.checks import to_numpy
-from genkl.evaluate import check_level, check_scores
+from genkl.evaluate import check_scores
 
 
 class Interval(NamedTuple):
@@ -95,7 +95,8 @@ def percentile_interval(values: np.ndarray, level: float = 0.95) -> Interval:
     Raises:
         ValueError: a bad level.
     """
-    check_level(level)
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; state a probability between 0 and 1, such as 0.95")
     values = values[~np.isnan(values)]
     if len(values) == 0:
         return Interval(float("nan"), float("nan"))

@@ -103,6 +103,17 @@ def to_numpy(array: Any) -> np.ndarray:
     return array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)
 
 
+def aligned(name: str, values: Array, count: int, most: float = math.inf) -> np.ndarray:
+    """Numbers from 0 to `most` as an array, for each of so many instances or classes."""
+    found = to_numpy(values)
+    if found.shape != (count,):
+        raise ValueError(f"{name} has shape {found.shape}; expected ({count},)")
+    if not (np.isfinite(found) & (found >= 0) & (found <= most)).all():
+        limits = "at least 0" if most == math.inf else f"between 0 and {most}"
+        raise ValueError(f"{name} must be finite and {limits}; the lowest is {found.min()}")
+    return found
+
+
 def check_shape(name: str, probs: Array, *, min_ndim: int = 1, ndim: int | None = None) -> None:
     """Refuse a shape that can't be one of probability vectors along the last axis.
 

@@ -6,19 +6,12 @@ figure whose class is absent is NaN.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
-from scipy.stats import PermutationMethod, binomtest, t, wilcoxon
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from genkl.checks import check_labels, check_probabilities, to_numpy
 from genkl.data import Kind, Truth
-
-MOST_SIGNS = 1 << 16
-"""Of differences with ties that the signed-rank test tries; all, up to 16 differences."""
 
 
 def accuracy(pred_probs: np.ndarray, labels: np.ndarray) -> float:
@@ -196,146 +189,6 @@ def mean_and_std(frame: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
     return table
 
 
-def mean_and_interval(
-    frame: pd.DataFrame, by: str | Sequence[str], value: str, *, level: float = 0.95
-) -> pd.DataFrame:
-    """Mean over seeds and its t-interval.
-
-    Args:
-        frame: one row per setting and seed.
-        by: column or columns that name the setting.
-        value: column to average; NaN is left out.
-        level: of the interval, in (0, 1).
-
-    Returns:
-        Columns ``mean``, ``low``, ``high`` (NaN with fewer than 2 seeds) and ``seeds``; indexed
-        by setting, in order of first appearance.
-
-    Raises:
-        ValueError: a bad level.
-    """
-    check_level(level)
-    groups = frame.groupby(by, sort=False)[value]
-    mean, count = groups.mean(), groups.count()
-    half = _half_width(groups.std(ddof=1), count, level)
-    return pd.DataFrame({"mean": mean, "low": mean - half, "high": mean + half, "seeds": count})
-
-
-@dataclass(frozen=True)
-class OverSeeds:
-    """A against B over seeds.
-
-    Attributes:
-        seeds: how many.
-        difference: mean of a - b.
-        low: lower end of its t-interval; NaN with fewer than 2 seeds.
-        high: upper end.
-        a_higher: number of seeds where A is higher.
-        b_higher: number of seeds where B is.
-        sign_p: two-sided p-value of the exact sign test, ties left out.
-        wilcoxon_p: two-sided p-value of the exact signed-rank test, zeros left out.
-    """
-
-    seeds: int
-    difference: float
-    low: float
-    high: float
-    a_higher: int
-    b_higher: int
-    sign_p: float
-    wilcoxon_p: float
-
-
-def paired_over_seeds(a: np.ndarray, b: np.ndarray, *, level: float = 0.95) -> OverSeeds:
-    """Whether A beats B when the data, the models and the noise are drawn again.
-
-    With five seeds neither exact test can go below 2/32 = .0625, however large the difference:
-    read the interval, which assumes normal differences, and the number of seeds.
-
-    Args:
-        a: a figure of A for each seed, shape (seeds,).
-        b: the same figure of B for the same seeds, in the same order.
-        level: of the interval, in (0, 1).
-
-    Returns:
-        The mean difference with its interval, counts, p-values.
-
-    Raises:
-        ValueError: shapes that differ, no seeds, NaN, or a bad level.
-
-    Source: :cite:t:`wilcoxon1945individual`, with the exact distribution also under ties.
-    """
-    a, b = to_numpy(a).astype(np.float64), to_numpy(b).astype(np.float64)
-    check_same("a", a, b, "b")
-    check_level(level)
-    if len(a) == 0 or np.isnan(a).any() or np.isnan(b).any():
-        raise ValueError(f"a is {a} and b is {b}; pass at least one seed, and no NaN")
-    gaps = a - b
-    mean, count = float(gaps.mean()), len(gaps)
-    half = float(_half_width(gaps.std(ddof=1), count, level)) if count > 1 else float("nan")
-    higher, lower = int((gaps > 0).sum()), int((gaps < 0).sum())
-    sign_p = binomtest(higher, higher + lower).pvalue if higher + lower else 1.0
-    return OverSeeds(
-        count, mean, mean - half, mean + half, higher, lower, float(sign_p), _signed_rank_p(gaps)
-    )
-
-
-def over_base(
-    frame: pd.DataFrame,
-    value: str,
-    base: str,
-    *,
-    groups: Sequence[str] = (),
-    method: str = "method",
-    level: float = 0.95,
-) -> pd.DataFrame:
-    """Every method against one of them, paired by seed: `paired_over_seeds`, for a whole table.
-
-    Args:
-        frame: one row per method and seed (and group), columns ``seed``, ``method`` and value.
-        value: column to compare.
-        base: name of the method that the others are held against.
-        groups: columns, such as the data set, within which to compare.
-        method: column with the methods' names.
-        level: of the interval.
-
-    Returns:
-        One row per group and other method, columns as `OverSeeds`. Only seeds that both have
-        count, and pairs without a common seed have no row.
-
-    Raises:
-        ValueError: the base is not among the methods, or a method has two rows for one seed.
-    """
-    if base not in set(frame[method]):
-        raise ValueError(f"base is {base!r}; choose among {sorted(set(frame[method]))}")
-    rows = []
-    for key, part in frame.groupby(list(groups), sort=False) if groups else [((), frame)]:
-        if part.duplicated(["seed", method]).any():
-            raise ValueError(f"{method}s have several rows for one seed; add a column to groups")
-        wide = part.pivot(index="seed", columns=method, values=value)
-        for name in part[method].unique() if base in wide else ():
-            pair = wide[[name, base]].dropna() if name != base else wide[:0]
-            if len(pair):
-                found = paired_over_seeds(pair[name], pair[base], level=level)
-                rows.append({**dict(zip(groups, key, strict=True)), method: name, **vars(found)})
-    return pd.DataFrame(rows)
-
-
-def _half_width(deviation, count, level: float):
-    """Half of the t-interval of a mean, from the sample standard deviation; NaN for one value."""
-    return t.ppf((1 + level) / 2, np.maximum(count - 1, 1)) * deviation / count**0.5
-
-
-def _signed_rank_p(gaps: np.ndarray) -> float:
-    """Two-sided p-value; SciPy's exact distribution knows no ties, so all signs are tried then."""
-    gaps = gaps[gaps != 0]
-    if len(gaps) == 0:
-        return 1.0
-    has_ties = len(np.unique(np.abs(gaps))) < len(gaps)
-    signs = PermutationMethod(n_resamples=min(2 ** len(gaps), MOST_SIGNS), rng=0)
-    return float(wilcoxon(gaps, method=signs if has_ties else "exact").pvalue)
-
-
 def check_scores(
     scores: np.ndarray, is_nc: np.ndarray, name: str = "scores"
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -357,12 +210,6 @@ def check_same(
             f"{name} has shape {values.shape} and {reference_name} {reference.shape}; both need "
             "one axis, and the same instances"
         )
-
-
-def check_level(level: float) -> None:
-    """Refuse a confidence level outside (0, 1)."""
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level}; state a probability between 0 and 1, such as 0.95")
 
 
 def _ranks(scores: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ def runs_to_frame(runs: Iterable[Run], *, every_round: bool = False) -> pd.DataF
     """One row per run (its best round), or one per round.
 
     Args:
-        runs: from `run_genkl` and `run_baseline`.
+        runs: from `run_genkl` and `run_method`.
         every_round: keep all rounds.
 
     Returns:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from genkl.checks import Array, as_arrays, as_float64, check_labels, check_probabilities
+import numpy as np
+
+from genkl.checks import Array, as_arrays, as_float64, check_labels, check_probabilities, to_numpy
+from genkl.posterior import estimate_transition, posterior_targets
 from genkl.published import Published, check_published
 
 PUBLISHED_RELABELLING = (
@@ -196,3 +199,26 @@ def verified(labels: Array, num_classes: int) -> Relabelled:
     classes = xp.arange(num_classes, device=labels.device)
     targets = xp.astype(classes[None, :] == labels[:, None], xp.float64)
     return Relabelled(targets, xp.full_like(xp.astype(labels, xp.int64), int(Role.CLEAN)))
+
+
+def relabel_by_posterior(
+    pred_probs: Array, given_labels: Array, is_nc: Array, class_ratio: Array
+) -> Relabelled:
+    """`posterior_targets` in place of double-hot ones: a ``relabel`` of `genkl.run_genkl`.
+
+    The averaged prediction is the only voice, T is estimated from it, and what is flagged conforms
+    to none of the classes for certain: its target is uniform, as the paper has it.
+
+    Args:
+        pred_probs, given_labels, is_nc, class_ratio: see `genkl.relabel_instances`.
+
+    Returns:
+        Targets (N, k) and roles (N,).
+
+    Raises:
+        ValueError: as `class_posterior`.
+    """
+    nones = to_numpy(is_nc).astype(np.float64)
+    transition = estimate_transition(pred_probs, given_labels, nones)
+    targets = posterior_targets(pred_probs, given_labels, transition, nones, class_ratio)
+    return Relabelled(targets, np.where(to_numpy(is_nc), Role.NC, Role.NON_NC).astype(np.int64))

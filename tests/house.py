@@ -192,13 +192,13 @@ def measures() -> list[Measure]:
     return [
         Measure("code lines of genkl/", lines, 8_000, 12_500),
         Measure(
-            "code lines of everything but tests", sum(len(m.lines) for m in house), 13_000, 19_900
+            "code lines of everything but tests", sum(len(m.lines) for m in house), 13_000, 20_150
         ),
         Measure(
             "characters in a code line of genkl/",
             round(sum(m.characters for m in package) / lines, 1),
             37,
-            38.5,
+            38.7,
         ),
         Measure("largest file (code lines)", largest[0], 350, 350, largest[1]),
         Measure("longest function (code lines)", *max(functions)[:1], 45, 45, max(functions)[1]),

@@ -4,22 +4,16 @@ import itertools
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
-import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from judged import judged, prove
-from scipy.stats import binom, t, wilcoxon
 from sklearn.metrics import precision_recall_fscore_support
 
 from genkl.evaluate import (
     auroc,
     average_precision,
-    mean_and_interval,
-    over_base,
-    paired_over_seeds,
     precision_recall_f1,
     recall_at_share,
 )
@@ -108,93 +102,6 @@ def test_absent_kinds_are_nan():
     assert math.isnan(precision_recall_f1(everyone, ~everyone)["recall"])
 
 
-# -- tests over seeds -----------------------------------------------------------------------------
-
-
-def test_over_seeds_by_hand():
-    a, b = np.array([0.8, 0.7, 0.9, 0.6, 0.75]), np.array([0.7, 0.72, 0.8, 0.5, 0.75])
-    found = paired_over_seeds(a, b)
-    gaps = a - b
-    half = t.ppf(0.975, 4) * gaps.std(ddof=1) / math.sqrt(5)
-    assert found.difference == pytest.approx(gaps.mean())
-    assert (found.low, found.high) == pytest.approx((gaps.mean() - half, gaps.mean() + half))
-    assert (found.seeds, found.a_higher, found.b_higher) == (5, 3, 1)
-    assert found.sign_p == pytest.approx(2 * binom.cdf(1, 4, 0.5))
-    best = paired_over_seeds(np.arange(5) + 1.0, np.arange(5) / 10)
-    assert best.sign_p == best.wilcoxon_p == pytest.approx(2 / 32)
-
-
-@prove(gaps=st.lists(st.integers(-4, 4), min_size=1, max_size=9))
-def test_signed_rank_p_is_exact_also_under_ties(gaps):
-    gaps = np.array(gaps, dtype=float)
-    found = paired_over_seeds(gaps, np.zeros(len(gaps))).wilcoxon_p
-    kept = gaps[gaps != 0]
-    sizes = np.abs(kept)
-    ranks = [(sizes < s).sum() + ((sizes == s).sum() + 1) / 2 for s in sizes]
-    sums = [
-        sum(rank for rank, up in zip(ranks, signs, strict=True) if up)
-        for signs in itertools.product([False, True], repeat=len(kept))
-    ]
-    observed = sum(rank for rank, gap in zip(ranks, kept, strict=True) if gap > 0)
-    tails = np.mean([s <= observed for s in sums]), np.mean([s >= observed for s in sums])
-    assert found == pytest.approx(min(1, 2 * min(tails)))
-
-
-def test_signed_rank_p_is_scipys_without_ties():
-    rng = np.random.default_rng(0)
-    for count in (3, 8, 20):
-        gaps = rng.normal(size=count) + 0.3
-        found = paired_over_seeds(gaps, np.zeros(count))
-        assert found.wilcoxon_p == pytest.approx(wilcoxon(gaps, method="exact").pvalue)
-
-
-def test_one_seed_and_no_difference():
-    alone = paired_over_seeds(np.array([0.8]), np.array([0.7]))
-    assert math.isnan(alone.low)
-    assert alone.sign_p == 1
-    same = paired_over_seeds(np.full(3, 0.5), np.full(3, 0.5))
-    assert (same.low, same.high, same.sign_p, same.wilcoxon_p) == (0, 0, 1, 1)
-
-
-# -- tables -------------------------------------------------------------------------------------
-
-
-def table_of(seeds=5, gap=0.1):
-    rng = np.random.default_rng(0)
-    return pd.DataFrame(
-        {"case": case, "seed": seed, "method": method, "auroc": level + shift + extra}
-        for case, level in (("easy", 0.8), ("hard", 0.6))
-        for seed, extra in enumerate(rng.normal(0, 0.2, seeds))
-        for method, shift in (("base", 0.0), ("other", gap))
-    )
-
-
-def test_a_whole_table_is_paired_by_seed():
-    frame = table_of()
-    found = over_base(frame, "auroc", "base", groups=["case"])
-    assert list(found["case"]) == ["easy", "hard"]
-    assert list(found["method"]) == ["other", "other"]
-    assert np.allclose(found["difference"], 0.1)  # the seeds' own ups and downs cancel
-    assert (found["low"] > 0.099).all()
-    without = frame.drop(index=frame[(frame.seed == 2) & (frame.method == "base")].index)
-    assert set(over_base(without, "auroc", "base", groups=["case"])["seeds"]) == {4}
-    whole = over_base(frame[frame["case"] == "easy"], "auroc", "base")
-    assert whole["difference"].item() == pytest.approx(0.1)
-
-
-def test_means_have_t_intervals():
-    frame = table_of()
-    table = mean_and_interval(frame, ["case", "method"], "auroc")
-    values = frame.loc[(frame["case"] == "easy") & (frame["method"] == "base"), "auroc"]
-    expected = scipy.stats.t.interval(0.95, 4, values.mean(), scipy.stats.sem(values))
-    assert np.allclose(table.loc[("easy", "base"), ["low", "high"]].astype(float), expected)
-    assert list(table.index) == [("easy", "base"), ("easy", "other"), ("hard", "base"),
-                                 ("hard", "other")]  # fmt: skip
-    one = mean_and_interval(frame[frame.seed == 0], ["case", "method"], "auroc")
-    assert one["low"].isna().all()
-    assert (one["seeds"] == 1).all()
-
-
 # -- refusals -------------------------------------------------------------------------------------
 
 S, T = np.arange(4.0), np.array([True, False, True, False])
@@ -207,12 +114,6 @@ S, T = np.arange(4.0), np.array([True, False, True, False])
         (lambda: average_precision(np.array([1, np.nan, 2, 3]), T), "contains NaN in row 1"),
         (lambda: recall_at_share(S, T, 1.5), r"share is 1\.5"),
         (lambda: precision_recall_f1(T[:2], T), r"is_flagged has shape \(2,\)"),
-        (lambda: paired_over_seeds(S, S[:2]), r"a has shape \(4,\) and b \(2,\)"),
-        (lambda: paired_over_seeds(S * np.nan, S), "at least one seed, and no NaN"),
-        (lambda: paired_over_seeds(S, S, level=0), "level is 0"),
-        (lambda: over_base(table_of(), "auroc", "best"), "base is 'best'; choose among"),
-        (lambda: over_base(table_of(), "auroc", "base"), "several rows for one seed"),
-        (lambda: mean_and_interval(table_of(), "case", "auroc", level=2), "level is 2"),
     ],
 )
 def test_bad_input_is_refused(call, message):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from drawn import FRAME, SCORES, TRUTH
-from matplotlib.colors import to_hex, to_rgba
+from matplotlib.colors import to_hex
 
 from genkl import Kind, plots
 
@@ -83,21 +83,3 @@ def test_colours_can_be_told_apart():
 
 def test_every_kind_has_a_colour_of_its_own_and_a_name():
     assert len(set(plots.KIND_COLORS.values())) == len(Kind) == len(plots.KIND_NAMES)
-
-
-def test_class_counts_are_stacked_by_kind(ax):
-    counts = pd.DataFrame({"correct": [3, 1], "ood": [2, 2]}, index=["cat", "dog"])
-    plots.plot_class_counts(ax, counts, "images")
-    ends = [bar.get_x() + bar.get_width() for bar in ax.patches]
-    assert ends == [3, 1, 5, 3]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
-        "correct label",
-        "out of distribution",
-    ]
-    assert ax.patches[2].get_facecolor() == to_rgba(plots.KIND_COLORS[Kind.OOD])
-
-
-def test_the_noise_matrix_shows_percentages_and_survives_an_empty_class(ax):
-    matrix = pd.DataFrame([[0.9, 0.1], [np.nan, np.nan]], index=["a", "b"], columns=["a", "b"])
-    plots.plot_noise_matrix(ax, matrix)
-    assert [text.get_text() for text in ax.texts] == ["90", "10"]

@@ -150,12 +150,32 @@ class Groundwork:
         setup, noisy = self.setup, self.dataset.noisy
         parts = divide(noisy.labels.numpy(), FOLDS, seed=setup.seed_of(0, repeat, 3))
         given, probs = setup.as_given, np.empty((len(noisy), self.dataset.num_classes))
+        models = self._made[f"models {repeat}"] = []
         for part in np.unique(parts):
             held_out = parts == part
             learned = setup.clean + given.take(np.flatnonzero(~held_out))
-            (model,) = self._train(1, learned, f"division-{repeat}-part-{part}")
-            probs[held_out] = setup.predict([model], noisy.take(np.flatnonzero(held_out)))
+            models += self._train(1, learned, f"division-{repeat}-part-{part}")
+            probs[held_out] = setup.predict(models[-1:], noisy.take(np.flatnonzero(held_out)))
         return probs
+
+    def voices(self) -> tuple[np.ndarray, np.ndarray]:
+        """Predictions by models that did not learn an instance's own label, as they come.
+
+        The voices are `predictor`, where it learned verified labels, and `held_out_probs`, whose
+        models are asked one by one about the validation split, too.
+
+        Returns:
+            Of the noisy split, shape (V, N, k), and of the validation split, as often as there are
+            models, (V, F m, k).
+        """
+        predict, known = self.setup.predict, self.dataset.validation
+        noisy = [self.held_out_probs()]
+        models = self._made["models 0"]
+        asked = [np.concatenate([predict([model], known) for model in models])]
+        if not self.is_clean_empty:
+            noisy.append(self.noisy_probs())
+            asked.append(np.tile(predict(self.predictor(), known), (len(models), 1)))
+        return np.stack(noisy), np.stack(asked)
 
     def given_label_probs(self) -> np.ndarray:
         """What models that learned the noisy split's labels predict for the clean split, (m, k)."""

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,12 +18,11 @@ from genkl.data.registry import DATASETS
 if TYPE_CHECKING:
     from genkl.learn import GenKLConfig, Run
 
-BASELINES = {
-    "given-labels": "given labels",
+SHORT = {
     "given-labels-tuned": "given labels + fine-tuning",
     "clean-alone": "clean set alone",
 }
-"""Name on the command line -> the method's."""
+"""Names on the command line that are shorter than the method's own."""
 
 DESCRIPTION = """\
 Run the whole method: pre-train, identify, relabel, train with three losses, fine-tune, repeat.
@@ -33,6 +33,7 @@ EPILOG = """\
 examples:
   genkl run --preset digits
   genkl run --preset photographs --dataset clothing-dataset -o label_noise 0.3
+  genkl run --preset solar-cells --method genkl-calibrated
   genkl run --preset clothing1m --data-root /data --precision bf16-mixed --dry-run
   genkl run --preset clothing1m --data-root /data --resume
   torchrun --nproc-per-node 8 -m genkl run --preset clothing1m --data-root /data
@@ -64,7 +65,8 @@ class MethodOptions:
     """Method.
 
     Attributes:
-        method: GenKL or a baseline (default: %(default)s)
+        method (NAME): a method of genkl.METHODS, in lower case and with hyphens, such as
+            genkl-calibrated, given-labels or gold-loss-correction (default: %(default)s)
         identify: the rule that flags (default: %(default)s)
         losses: row losses: the paper's, or one of the ablations for all roles (default:
             %(default)s)
@@ -77,7 +79,7 @@ class MethodOptions:
             'default' for others)
     """
 
-    method: Literal["genkl", "given-labels", "given-labels-tuned", "clean-alone"] = "genkl"
+    method: str = "genkl"
     identify: Literal["divergence", "entropy", "none"] = "divergence"
     losses: Literal["paper", "ce", "double-hot", "mse", "mae", "kl", "gce", "sce"] = "paper"
     network: str | None = None
@@ -146,7 +148,7 @@ def add_parser(areas: Any) -> None:
 def _run(options: argparse.Namespace) -> None:
     import genkl
 
-    name, method = options.dataset or options.preset, BASELINES.get(options.method, "GenKL")
+    name, method = options.dataset or options.preset, method_of(options.method)
     if name not in DATASETS:
         raise ValueError(f"--dataset is {name!r}; name one of: {', '.join(DATASETS)}")
     if method != "GenKL" and (options.identify, options.losses) != ("divergence", "paper"):
@@ -184,11 +186,25 @@ def _run(options: argparse.Namespace) -> None:
         settings["losses"] = genkl.losses_of(options.losses)
         run = genkl.run_genkl(dataset, config, **settings)
     else:
-        run = genkl.run_baseline(dataset, config, method, **settings)
+        run = genkl.run_method(method, dataset, config, **settings)
     if run is None:
         _show_plan(options, method, dataset, config, **settings)
     elif engine.is_first:
         _show_result(run, run_dir, options.json)
+
+
+def method_of(name: str) -> str:
+    """The method with this name, or with this one on the command line.
+
+    Raises:
+        ValueError: none has.
+    """
+    from genkl.baselines import METHODS
+
+    known = {re.sub("[^a-z0-9]+", "-", method.lower()): method for method in METHODS} | SHORT
+    if name not in {**known, **METHODS}:
+        raise ValueError(f"--method is {name!r}; name one of: {', '.join(known)}")
+    return known.get(name, name)
 
 
 def networks(options: argparse.Namespace, preset: Any) -> tuple[Any, Any]:

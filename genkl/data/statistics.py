@@ -38,13 +38,10 @@ def count_kinds(dataset: NoisyDataset, truth: Truth) -> pd.DataFrame:
         ValueError: truth of another length than the noisy split.
     """
     _check_truth(dataset, truth)
-    given = dataset.noisy.labels.numpy()
-    kinds = [kind for kind in Kind if (truth.kinds == kind).any()]
-    counts = {
-        kind.name.lower(): np.bincount(given[truth.kinds == kind], minlength=dataset.num_classes)
-        for kind in kinds
-    }
-    return pd.DataFrame(counts, index=pd.Index(dataset.class_names, name="given label"))
+    names = pd.Index(dataset.class_names, name="given label")
+    found = pd.crosstab(dataset.noisy.labels.numpy(), truth.kinds)
+    found = found.reindex(range(len(names)), fill_value=0).set_axis(names)
+    return found.set_axis([Kind(kind).name.lower() for kind in found], axis=1)
 
 
 def noise_matrix(dataset: NoisyDataset, truth: Truth) -> pd.DataFrame:
@@ -61,17 +58,12 @@ def noise_matrix(dataset: NoisyDataset, truth: Truth) -> pd.DataFrame:
         ValueError: truth of another length than the noisy split.
     """
     _check_truth(dataset, truth)
-    known = truth.labels >= 0
-    k = dataset.num_classes
-    pairs = truth.labels[known] * k + dataset.noisy.labels.numpy()[known]
-    counts = np.bincount(pairs, minlength=k * k).reshape(k, k).astype(float)
-    with np.errstate(invalid="ignore"):
-        shares = counts / counts.sum(axis=1, keepdims=True)
-    return pd.DataFrame(
-        shares,
-        index=pd.Index(dataset.class_names, name="true class"),
-        columns=pd.Index(dataset.class_names, name="given label"),
-    )
+    known, every = truth.labels >= 0, range(dataset.num_classes)
+    given = dataset.noisy.labels.numpy()[known]
+    shares = pd.crosstab(truth.labels[known], given, normalize="index")
+    shares = shares.reindex(columns=every, fill_value=0).reindex(every)
+    rows, columns = (pd.Index(dataset.class_names, name=n) for n in ("true class", "given label"))
+    return shares.set_axis(rows).set_axis(columns, axis=1)
 
 
 def _check_truth(dataset: NoisyDataset, truth: Truth) -> None:

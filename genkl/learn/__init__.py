@@ -16,12 +16,10 @@ from genkl.learn.rules import (
     flag_nothing,
 )
 from genkl.learn.run import (
-    BASELINES,
     PUBLISHED_RUN,
     GenKLOptions,
     RunOptions,
     pretrain_models,
-    run_baseline,
     run_genkl,
 )
 from genkl.learn.trainer import (
@@ -34,7 +32,6 @@ from genkl.learn.trainer import (
 from genkl.storage import plain
 
 __all__ = [
-    "BASELINES",
     "OPTIMIZERS",
     "PUBLISHED_RUN",
     "PUBLISHED_TRAINING",
@@ -66,7 +63,6 @@ __all__ = [
     "pretrain_models",
     "read_log",
     "round_to_dict",
-    "run_baseline",
     "run_genkl",
     "run_to_dict",
 ]

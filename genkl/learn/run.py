@@ -1,7 +1,7 @@
 """The launcher of runs: a method, a configuration, a data set, a seed, and where and how it runs.
 
-`run_genkl`, `run_baseline` and `genkl.run_method` are short fronts of `launch`: each makes a
-`Course` of a method's own settings, and `RunOptions` of the keyword arguments that all share.
+`run_genkl` and `genkl.run_method` are short fronts of `launch`: each makes a `Course` of a method's
+own settings, and `RunOptions` of the keyword arguments that all share.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from genkl.checks import check_beta, check_choice, check_whole
+from genkl.checks import check_beta, check_whole
 from genkl.data import Images, NoisyDataset
 from genkl.data.images import as_images
 from genkl.engine import Engine, as_engine
@@ -54,8 +54,6 @@ from genkl.storage import plain
 
 PUBLISHED_RUN = PUBLISHED_RELABELLING | PUBLISHED_TRAINING | Published.SELECTION_ON_TEST
 """The switches that `run_genkl` implements: all of them."""
-
-BASELINES = ("given labels", "given labels + fine-tuning", "clean set alone")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -424,45 +422,3 @@ def _mixed_batches(phase: Phase) -> Phase:
     """As many rows in a batch, drawn from all examples alike."""
     size = phase.batch_size + (phase.clean_batch_size or 0)
     return replace(phase, batch_size=size, clean_batch_size=None)
-
-
-def run_baseline(
-    dataset: NoisyDataset,
-    config: GenKLConfig,
-    method: str = "given labels",
-    *,
-    seed: int = 0,
-    **options: Any,
-) -> Run | None:
-    """Train with plain cross-entropy, for comparison, in as many steps as a GenKL round.
-
-    Further methods to compare with are `genkl.run_method`'s.
-
-    Args:
-        dataset: see `load_dataset`.
-        config: its ``train`` and ``finetune`` phases and ``ensemble`` (number of models whose
-            accuracies are averaged) are used.
-        method: "given labels" (noisy and clean split together, labels as they are),
-            "given labels + fine-tuning" (the same, then fine-tuned on the clean set as GenKL is),
-            or "clean set alone".
-        seed: of weights and batches.
-        options: see `RunOptions`.
-
-    Returns:
-        A record with a single round.
-
-    Raises:
-        ValueError: unknown method; the message lists the known ones.
-    """
-    check_choice("baseline", method, BASELINES)
-    if method != "given labels":
-        dataset.require("clean")
-
-    def teach(setup: Setup) -> Lesson:
-        if method == "clean set alone":
-            return Lesson(setup.clean)
-        return Lesson(setup.clean + setup.as_given)
-
-    finetune = method.endswith("fine-tuning")
-    course = lesson_course(method, config, dataset, teach, finetune=finetune)
-    return launch(course, dataset, seed, RunOptions(**options))

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from genkl.checks import Array, to_numpy
+from genkl.checks import Array, aligned, to_numpy
 
 
 def threshold_for_budget(
@@ -85,24 +85,14 @@ def threshold_for_budget(
         raise ValueError(f"conforming_scores has shape {scores.shape}; pass at least one score")
     if np.isnan(scores).any():
         raise ValueError("conforming_scores contains NaN; check the predictions behind it")
-    mass = np.ones(scores.size) if weights is None else _aligned("weights", weights, scores.size)
+    mass = np.ones(scores.size) if weights is None else aligned("weights", weights, scores.size)
     if confidence is not None and weights is not None:
         raise ValueError("confidence and weights exclude each other; drop one")
     if classes is None:
         return _threshold(scores, mass, max_flag_rate, confidence)
-    groups = _aligned("classes", classes, scores.size).astype(int)
+    groups = aligned("classes", classes, scores.size).astype(int)
     members = (groups == group for group in range(groups.max() + 1))
     return np.array([_threshold(scores[m], mass[m], max_flag_rate, confidence) for m in members])
-
-
-def _aligned(name: str, values: Array, count: int) -> np.ndarray:
-    """Weights or classes as an array, one for each score."""
-    found = to_numpy(values)
-    if found.shape != (count,):
-        raise ValueError(f"{name} has shape {found.shape}; pass one for each of {count} scores")
-    if not (np.isfinite(found) & (found >= 0)).all():
-        raise ValueError(f"{name} must be finite and at least 0; the lowest is {found.min()}")
-    return found
 
 
 def _threshold(

@@ -9,6 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
+from genkl.losses import RowLoss
 from genkl.plots import BLACK, RED
 
 
@@ -121,7 +122,7 @@ def plot_simplex_paths(ax: Axes, paths: np.ndarray) -> Axes:
 
     Args:
         ax: a triangle drawn by `plot_simplex_values` or `plot_simplex_region`.
-        paths: shape (T, S, 3), see `genkl.losses.descend_logits`.
+        paths: shape (T, S, 3), see `descend_logits`.
     """
     for place in range(paths.shape[1]):
         x, y = simplex_xy(paths[:, place])
@@ -145,3 +146,30 @@ def plot_simplex_members(ax: Axes, members: np.ndarray) -> Axes:
     ax.plot(*simplex_xy(members), "o", color="white", mec=BLACK, ms=9, mew=1.8, label="one model")
     ax.plot(*simplex_xy(average), "D", color=BLACK, mec="white", ms=10, label="their average")
     return ax
+
+
+def descend_logits(
+    loss: RowLoss, target: np.ndarray, starts: np.ndarray, steps: int = 200, rate: float = 0.1
+) -> np.ndarray:
+    """Follow a loss downhill from given predictions, as if the logits were free to move.
+
+    No network, no data: what is left is what the loss itself asks for.
+
+    Args:
+        loss: a row loss.
+        target: shape (k,), the same for every start.
+        starts: predictions to start from, shape (S, k), positive.
+        steps: gradient steps.
+        rate: step length.
+
+    Returns:
+        Predictions along the paths, shape (steps + 1, S, k), the starts first.
+    """
+    logits = torch.from_numpy(np.log(starts)).requires_grad_()
+    targets = torch.from_numpy(np.asarray(target, dtype=np.float64)).expand_as(logits)
+    path = [logits.detach().softmax(dim=1)]
+    for _ in range(steps):
+        (gradient,) = torch.autograd.grad(loss(logits, targets).sum(), logits)
+        logits = (logits - rate * gradient).detach().requires_grad_()
+        path.append(logits.detach().softmax(dim=1))
+    return torch.stack(path).numpy()

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from genkl.data import Kind, NoisyDataset, Truth
-from genkl.plots import BLACK, GREY, KIND_COLORS, KIND_NAMES
+from genkl.plots import BLACK, BLUE, GREY, KIND_COLORS, KIND_NAMES
 
 Example = tuple[str, np.ndarray]
 """The given label, and the image, shape (H, W) or (1, H, W)."""
@@ -129,3 +130,48 @@ def _leaf(ax: Axes, x: float, kind: Kind, examples: Sequence[Example]) -> None:
         above = {"ha": "center", "va": "bottom", "fontsize": 11.5, "linespacing": 0.95}
         words = f"“{label}”".replace(" ", "\n")
         ax.text(left + side / 2, top + 0.06, words, color=BLACK, **above)
+
+
+def plot_class_counts(ax: Axes, counts: pd.DataFrame, label: str) -> Axes:
+    """Instances of each class as bars; stacked by kind where the truth is known.
+
+    Args:
+        ax: where to draw.
+        counts: one row per class, one column per kind (`count_kinds`) or a single column.
+        label: of the count axis.
+    """
+    places, left = np.arange(len(counts)), np.zeros(len(counts))
+    for name in counts.columns:
+        kind = Kind.__members__.get(str(name).upper())
+        look = {"color": KIND_COLORS.get(kind, BLUE), "label": KIND_NAMES.get(kind, name)}
+        ax.barh(places, counts[name], left=left, height=0.75, **look)
+        left = left + counts[name].to_numpy()
+    ax.set_yticks(places, [str(name) for name in counts.index])
+    ax.invert_yaxis()
+    ax.set(xlabel=label)
+    ax.grid(axis="y", visible=False)
+    if len(counts.columns) > 1:
+        ax.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
+    return ax
+
+
+def plot_noise_matrix(ax: Axes, matrix: pd.DataFrame) -> Axes:
+    """Which class gets which label, in percent of the true class.
+
+    Args:
+        ax: where to draw.
+        matrix: from `noise_matrix`; numbers are written into cells of 1 % and more, up to 20
+            classes.
+    """
+    values, k = np.nan_to_num(100 * matrix.to_numpy()), len(matrix)
+    ax.imshow(values, cmap="Blues", vmin=0, vmax=100, aspect="equal")
+    if k <= 20:
+        middle = {"ha": "center", "va": "center", "fontsize": 10 if k <= 10 else 8}
+        for row, column in np.argwhere(values >= 1):
+            color = "white" if values[row, column] > 55 else BLACK
+            ax.text(column, row, f"{values[row, column]:.0f}", color=color, **middle)
+        ax.set_xticks(range(k), [str(name) for name in matrix.columns], rotation=45, ha="right")
+        ax.set_yticks(range(k), [str(name) for name in matrix.index])
+    ax.set(xlabel="given label (% of the true class)", ylabel="true class")
+    ax.grid(visible=False)
+    return ax

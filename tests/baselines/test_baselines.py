@@ -26,7 +26,6 @@ from genkl import (
     dataset_from_arrays,
     double_hot_loss,
     load_record,
-    run_baseline,
     run_method,
     save_record,
     search_settings,
@@ -257,7 +256,7 @@ def test_gce_comes_close_to_cross_entropy_for_a_small_q():
 
 @pytest.mark.parametrize("name", ["given labels", "given labels + fine-tuning", "clean set alone"])
 def test_run_baseline_is_the_same_run(name):
-    baseline = run_baseline(DATA, CONFIG, name, engine="cpu", progress=False)
+    baseline = run_method(name, DATA, CONFIG, engine="cpu", progress=False)
     assert torch.equal(weights(usual(name)[0]), weights(baseline))
 
 

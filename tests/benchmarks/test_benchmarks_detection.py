@@ -11,6 +11,7 @@ import genkl
 from benchmarks import detection, evidence, judging
 from genkl.data import Kind
 from genkl.records import load_record, stale_because
+from genkl.storage import write_json
 
 
 def command(monkeypatch, *words):
@@ -260,6 +261,15 @@ def test_a_record_is_current_until_its_code_or_settings_change(tmp_path, monkeyp
     assert {row["seed"] for row in scores} == {0, 1}
     assert {row["kind"] for row in scores} == {"NC", "OOD", "any"}
     assert {row["method"] for row in scores} == {"GenKL", "entropy", "KNN"}
+    whole, path = load_record(tmp_path / "digits.json"), tmp_path / "digits.json"
+    write_json(path, whole | {"code": {"genkl.detectors": "0" * 16}})
+    assert detection.verify("digits", tmp_path, seed=1)
+    assert stale_because(load_record(path)) == ()
+    assert load_record(path)["tables"] == whole["tables"]
+    scores[-1]["auroc"] += 0.001
+    write_json(path, record)
+    assert not detection.verify("digits", tmp_path, seed=1)
+    assert load_record(path) == record  # stale it was, stale it stays
     intervals = record["tables"]["intervals"]
     assert {row["labels"] for row in intervals} == {"nearest class", "random"}
 

@@ -16,11 +16,12 @@ from benchmarks import ablations, learning, splits, studies
 from benchmarks.ablations import FOUND, NOISES, STUDIES
 from benchmarks.resampling import pack, unpack
 from benchmarks.studies import CASES, METHODS, SEARCH_SEEDS, SEEDS, VOTES
-from benchmarks.sweep import Cell, run_sweep
+from benchmarks.sweep import Cell, gather, run_sweep, status
 from genkl.baselines.method import FACTOR, RATES
 from genkl.data import Kind
 from genkl.records import load_record, save_record
 from genkl.relabel import relabel_instances
+from genkl.storage import write_json
 
 TINY = replace(
     genkl.DIGITS,
@@ -348,7 +349,7 @@ def test_a_searched_candidate_can_be_made_again(tmp_path, monkeypatch):
         for own in ({"q": 0.7}, {"q": 0.3})
         for seed in SEARCH_SEEDS[::-1]
     ]
-    table = learning.by_candidate(finished(tmp_path / "cells", cells).table())
+    table = studies.by_candidate(finished(tmp_path / "cells", cells).table())
     assert len(table) == 2
     assert table["val_accuracy"][0] == [(seed + 1) / 10 for seed in SEARCH_SEEDS]
     runs = pd.DataFrame([{"key": "x", "cell": "{}"}])
@@ -371,6 +372,36 @@ def test_a_record_compares_with_the_base_and_keeps_what_was_right(tmp_path):
         keys, right = arrays["keys"].tolist(), arrays["right"]
     assert keys == [cell.key for cell in CELLS]
     assert right.sum(axis=0).tolist() == [15, 15, 10, 10] * 2
+
+
+def test_a_sweep_runs_only_what_a_current_record_lacks(tmp_path, monkeypatch, capsys):
+    cells = [
+        Cell(
+            {"study": "search", "data": "digits", "method": "GCE", "settings": {"q": q}, "seed": s}
+        )
+        for q in (0.7, 0.3)
+        for s in SEARCH_SEEDS
+    ]
+    done = finished(tmp_path / "cells", CELLS)
+    searched = studies.by_candidate(finished(tmp_path / "searched", cells).table())
+    runs = learning._tuned(done.table(), {("digits", "GenKL"): TUNED})
+    runs["test_accuracy"] = runs["correct"].map(lambda text: unpack(text).mean())
+    tables = {"runs": runs, "search": searched}
+    learning.save_part("main", tables, tmp_path)
+    monkeypatch.setattr(learning, "kept", lambda: tmp_path / "known")
+    assert learning.refilled(["main", "ablations"], ["digits"], tmp_path) == len([*CELLS, *cells])
+    assert learning.refilled(["main"], ["digits"], tmp_path) == 0  # they are there
+    states = status(tmp_path / "known", [*CELLS, *cells], learning.CODE["main"])
+    assert set(states.values()) == {"current"}
+    known, was = gather(tmp_path / "known", CELLS), done.table()
+    names = ["key", "study", "seed", "val_accuracy", "flagged"]
+    pd.testing.assert_frame_equal(known[names], was[names])
+    for now, then in zip(known["correct"], was["correct"], strict=True):
+        assert np.allclose(unpack(now).mean(axis=0), unpack(then).mean(axis=0))
+    path = tmp_path / "main/digits.json"
+    write_json(path, load_record(path) | {"code": {"genkl.losses": "0" * 16}})
+    assert learning.refilled(["main"], ["digits"], tmp_path) == 0
+    assert "its code has changed since: genkl.losses" in capsys.readouterr().out
 
 
 def test_chosen_settings_come_from_finished_cells_else_from_the_record(tmp_path, monkeypatch):

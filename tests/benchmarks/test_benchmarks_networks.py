@@ -126,7 +126,7 @@ def recorded(tiny, tmp_path):
             runs.append({**cell, **made, "key": cell.key, "cell": cell.text, "seconds": 1.0})
     table = pd.DataFrame(runs)
     chosen = studies.chosen_settings(table)
-    tables = {"search": learning.by_candidate(table), "chosen": chosen}
+    tables = {"search": studies.by_candidate(table), "chosen": chosen}
     learning.save_part("networks", {**tables, "runs": networks.tuned(table, chosen)}, tmp_path)
     return tmp_path / "networks" / "tiny.json", table
 

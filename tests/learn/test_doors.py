@@ -17,8 +17,8 @@ from genkl import (
     Phase,
     linear_head,
     load_dataset,
-    run_baseline,
     run_genkl,
+    run_method,
     soft_cross_entropy,
     three_term_loss,
 )
@@ -127,16 +127,16 @@ def test_a_single_verified_image_is_refused_before_the_run(digits, no_work):
     single = replace(digits, clean=digits.clean.take([0]))
     options = {"make_model": linear_head, **QUIET}
     with pytest.raises(ValueError, match=r"one at a time .*verify more than one image"):
-        run_baseline(single, TINY, "given labels + fine-tuning", **options)
+        run_method("given labels + fine-tuning", single, TINY, **options)
     with pytest.raises(ValueError, match="more than one image"):
         run_genkl(digits, replace(TINY, train=replace(SHORT, batch_size=1)), **options)
 
 
 def test_where_nothing_is_tuned_or_normalised_a_single_verified_image_will_do(digits):
     single = replace(digits, clean=digits.clean.take([0]))
-    run_baseline(single, TINY, "given labels", make_model=linear_head, **QUIET)
+    run_method("given labels", single, TINY, make_model=linear_head, **QUIET)
     plain = partial(lambda shape, k: nn.Linear(shape[0], k))
-    run_baseline(single, TINY, "given labels + fine-tuning", make_model=plain, **QUIET)
+    run_method("given labels + fine-tuning", single, TINY, make_model=plain, **QUIET)
 
 
 def test_the_only_instance_that_a_network_believes_is_not_tuned_on_alone(digits):
@@ -156,7 +156,7 @@ def test_a_network_for_another_input_size_is_refused_before_the_run(digits, no_w
 def test_a_dry_run_makes_the_checks_and_nothing_else(digits, no_work, tmp_path):
     options = {"dry_run": True, "run_dir": tmp_path / "run", **QUIET}
     assert run_genkl(digits, TINY, **options) is None
-    assert run_baseline(digits, TINY, **options) is None
+    assert run_method("given labels", digits, TINY, **options) is None
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="clean"):
         run_genkl(replace(digits, clean=digits.clean.take([])), TINY, **options)
@@ -166,11 +166,11 @@ def test_a_dry_run_makes_the_checks_and_nothing_else(digits, no_work, tmp_path):
 
 def test_a_dry_run_sees_that_a_folder_holds_another_run(digits, tmp_path):
     options = {"run_dir": tmp_path / "run", **QUIET}
-    run_baseline(digits, TINY, seed=0, **options)
+    run_method("given labels", digits, TINY, seed=0, **options)
     kept = sorted(tmp_path.rglob("*"))
-    run_baseline(digits, TINY, seed=0, resume=True, dry_run=True, **options)
+    run_method("given labels", digits, TINY, seed=0, resume=True, dry_run=True, **options)
     with pytest.raises(ValueError, match="seed"):
-        run_baseline(digits, TINY, seed=1, resume=True, dry_run=True, **options)
+        run_method("given labels", digits, TINY, seed=1, resume=True, dry_run=True, **options)
     assert sorted(tmp_path.rglob("*")) == kept
 
 

@@ -12,8 +12,8 @@ from genkl import (
     get_backbone,
     load_dataset,
     pretrain_models,
-    run_baseline,
     run_genkl,
+    run_method,
     small_cnn,
 )
 from genkl.features import Backbone
@@ -80,23 +80,23 @@ def test_features_are_computed_once_for_all_that_learn_from_them(tmp_path):
     first = Means.seen
     assert first > 0
     run_genkl(dataset, TINY, backbone=EYES, predictor=models, progress=False)
-    run_baseline(dataset, TINY, backbone=EYES, progress=False)
+    run_method("given labels", dataset, TINY, backbone=EYES, progress=False)
     other_seed, _ = load_dataset("clothing-dataset", seed=1, data_root=tmp_path, **NEEDS)
-    run_baseline(other_seed, TINY, backbone=EYES, progress=False)
+    run_method("given labels", other_seed, TINY, backbone=EYES, progress=False)
     assert Means.seen < 1.6 * first  # only images that the first seed left out
 
 
 def test_digits_are_learned_from_as_they_are():
     dataset, _ = load_dataset("digits")
-    assert run_baseline(dataset, TINY, progress=False).features is None
+    assert run_method("given labels", dataset, TINY, progress=False).features is None
 
 
 def test_a_network_of_ones_own_gets_the_images_themselves():
     dataset, _ = load_dataset("digits")
     as_bytes = dataset.map_inputs(lambda images: (255 * images).to(torch.uint8))
-    run = run_baseline(as_bytes, TINY, make_model=small_cnn, progress=False)
+    run = run_method("given labels", as_bytes, TINY, make_model=small_cnn, progress=False)
     assert run.features is None
-    assert run_baseline(as_bytes, TINY, backbone=EYES, progress=False).features
+    assert run_method("given labels", as_bytes, TINY, backbone=EYES, progress=False).features
 
 
 def test_a_split_that_is_missing_is_said_before_any_image_is_read(tmp_path):

@@ -27,8 +27,8 @@ from genkl import (
     load_dataset,
     load_record,
     mean_and_std,
-    run_baseline,
     run_genkl,
+    run_method,
     runs_to_frame,
     save_record,
 )
@@ -159,15 +159,15 @@ def test_identification_finds_planted_nc_better_than_chance(run):
 
 
 def test_baselines_learn_from_what_they_say():
-    given = run_baseline(DATA, TINY, "given labels", progress=False)
-    clean = run_baseline(DATA, TINY, "clean set alone", progress=False)
-    tuned = run_baseline(DATA, TINY, "given labels + fine-tuning", progress=False)
+    given = run_method("given labels", DATA, TINY, progress=False)
+    clean = run_method("clean set alone", DATA, TINY, progress=False)
+    tuned = run_method("given labels + fine-tuning", DATA, TINY, progress=False)
     assert given.best.role_counts["CLEAN"] == len(DATA.clean) + len(DATA.noisy)
     assert clean.best.role_counts["CLEAN"] == len(DATA.clean)
     assert tuned.best.val_accuracy >= given.best.val_accuracy
     assert math.isnan(given.best.flagged)
     with pytest.raises(ValueError, match="unknown baseline 'magic'; choose one of: given labels"):
-        run_baseline(DATA, TINY, "magic")
+        run_method("magic", DATA, TINY)
 
 
 def test_an_empty_class_in_the_clean_set_is_named():

@@ -12,7 +12,7 @@ import pytest
 import torch
 from runs import CONFIG, go_on_in, network_with_dropout, numbers, run_in
 
-from genkl import Checkpoint, Examples, Phase, fit, load_dataset, run_baseline
+from genkl import Checkpoint, Examples, Phase, fit, load_dataset, run_method
 from genkl.learn import read_log
 from genkl.learn.checkpoint import pack_optimizer, unpack_optimizer
 from genkl.networks import seeded_model
@@ -267,7 +267,9 @@ def test_another_run_in_the_folder_is_named(whole):
     with pytest.raises(ValueError, match="a run with seed = 5, and now it is 6"):
         run_in(whole, resume=True, seed=6)
     with pytest.raises(ValueError, match="with method = 'GenKL', and now it is 'given labels'"):
-        run_baseline(DATASET, CONFIG, seed=5, run_dir=whole, resume=True, engine="cpu")
+        run_method(
+            "given labels", DATASET, CONFIG, seed=5, run_dir=whole, resume=True, engine="cpu"
+        )
 
 
 def test_what_a_run_leaves_behind(whole):

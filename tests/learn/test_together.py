@@ -20,8 +20,8 @@ from genkl import (
     fit,
     linear_head,
     load_dataset,
-    run_baseline,
     run_genkl,
+    run_method,
     small_cnn,
 )
 from genkl.data.base import make_split
@@ -419,12 +419,12 @@ def test_a_run_does_train_heads_together(monkeypatch):
     )
     go(engine=ENGINE)
     for method in ("given labels + fine-tuning", "clean set alone"):
-        run_baseline(DATASET, CONFIG, method, engine=ENGINE, progress=False)
+        run_method(method, DATASET, CONFIG, engine=ENGINE, progress=False)
 
 
 def test_a_baseline_comes_to_the_same_numbers():
     runs = [
-        run_baseline(DATASET, CONFIG, "given labels + fine-tuning", engine=one, progress=False)
+        run_method("given labels + fine-tuning", DATASET, CONFIG, engine=one, progress=False)
         for one in (ENGINE, APART)
     ]
     assert_same_run(*runs, 2 / len(DATASET.test))

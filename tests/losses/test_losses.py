@@ -16,7 +16,6 @@ from genkl import (
     PAPER_LOSSES,
     ROW_LOSSES,
     Role,
-    descend_logits,
     double_hot_loss,
     generalized_cross_entropy,
     hard_bootstrapping,
@@ -174,19 +173,6 @@ def test_double_hot_gradient_is_prediction_minus_responsibilities(seed):
     probs = logits.detach().softmax(1)
     responsibilities = probs * targets / (probs * targets).sum(1, keepdim=True)
     assert torch.allclose(gradient, probs - responsibilities)
-
-
-def test_descending_each_loss_ends_where_it_is_smallest():
-    starts = np.array([[0.2, 0.3, 0.5], [0.6, 0.2, 0.2]])
-    uniform = descend_logits(soft_cross_entropy, np.full(3, 1 / 3), starts, steps=500)
-    assert uniform.shape == (501, 2, 3)
-    assert np.allclose(uniform[0], starts)
-    assert np.allclose(uniform[-1], 1 / 3, atol=1e-3)
-    one_hot = descend_logits(soft_cross_entropy, np.eye(3)[1], starts, steps=2000)
-    assert (one_hot[-1, :, 1] > 0.98).all()
-    # A double-hot target is linear inside the logarithm: the heavier entry wins in the end.
-    double = descend_logits(double_hot_loss, np.array([0.6, 0.3, 0.0]), starts, steps=5000)
-    assert (double[-1, :, 0] > 0.98).all()
 
 
 def test_images_as_bytes_are_mixed_like_any_others():

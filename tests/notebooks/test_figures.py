@@ -37,6 +37,7 @@ from figures.learning import (
 from figures.report import REPORT_COLORS, plot_looks
 from figures.rules import plot_budgets, plot_flagged_by_threshold, plot_level, plot_sweep
 from figures.simplex import (
+    descend_logits,
     loss_over,
     plot_simplex_paths,
     plot_simplex_region,
@@ -44,10 +45,15 @@ from figures.simplex import (
     simplex_points,
     simplex_xy,
 )
-from figures.taxonomy import examples_by_kind, plot_taxonomy
+from figures.taxonomy import (
+    examples_by_kind,
+    plot_class_counts,
+    plot_noise_matrix,
+    plot_taxonomy,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgba
 
 from genkl import Kind, double_hot_loss, load_dataset, plots, soft_cross_entropy
 
@@ -414,3 +420,34 @@ def test_registered_claims_hold_or_fail(holds, words):
     assert table.loc["GCE is ahead", "worst"] == "holds: +3.1 (+1.0 to +5.2)"
     assert table.loc["GCE is ahead", "aggregate"].startswith("holds" if holds[1] else "fails")
     assert claims_held(table) == f"Of the registered claims {words} hold."
+
+
+def test_descending_each_loss_ends_where_it_is_smallest():
+    starts = np.array([[0.2, 0.3, 0.5], [0.6, 0.2, 0.2]])
+    uniform = descend_logits(soft_cross_entropy, np.full(3, 1 / 3), starts, steps=500)
+    assert uniform.shape == (501, 2, 3)
+    assert np.allclose(uniform[0], starts)
+    assert np.allclose(uniform[-1], 1 / 3, atol=1e-3)
+    one_hot = descend_logits(soft_cross_entropy, np.eye(3)[1], starts, steps=2000)
+    assert (one_hot[-1, :, 1] > 0.98).all()
+    # A double-hot target is linear inside the logarithm: the heavier entry wins in the end.
+    double = descend_logits(double_hot_loss, np.array([0.6, 0.3, 0.0]), starts, steps=5000)
+    assert (double[-1, :, 0] > 0.98).all()
+
+
+def test_class_counts_are_stacked_by_kind(ax):
+    counts = pd.DataFrame({"correct": [3, 1], "ood": [2, 2]}, index=["cat", "dog"])
+    plot_class_counts(ax, counts, "images")
+    ends = [bar.get_x() + bar.get_width() for bar in ax.patches]
+    assert ends == [3, 1, 5, 3]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "correct label",
+        "out of distribution",
+    ]
+    assert ax.patches[2].get_facecolor() == to_rgba(plots.KIND_COLORS[Kind.OOD])
+
+
+def test_the_noise_matrix_shows_percentages_and_survives_an_empty_class(ax):
+    matrix = pd.DataFrame([[0.9, 0.1], [np.nan, np.nan]], index=["a", "b"], columns=["a", "b"])
+    plot_noise_matrix(ax, matrix)
+    assert [text.get_text() for text in ax.texts] == ["90", "10"]

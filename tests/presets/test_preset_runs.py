@@ -14,8 +14,8 @@ from genkl import (
     Engine,
     Role,
     load_dataset,
-    run_baseline,
     run_genkl,
+    run_method,
     small_cnn,
 )
 from genkl.learn import Examples, draw_batches, fit
@@ -129,7 +129,8 @@ def test_images_on_disk_are_learned_from_whatever_decodes_them(tmp_path, workers
     dataset, preset = load("clothing1m", tmp_path)
     config = miniature(preset, dataset)
     runs = [
-        run_baseline(
+        run_method(
+            "given labels",
             dataset,
             config,
             make_model=small_cnn,
@@ -146,7 +147,7 @@ def test_images_on_disk_need_transforms_or_a_backbone(tmp_path):
     dataset, preset = load("clothing1m", tmp_path)
     config = replace(miniature(preset, dataset), train_transforms=(), test_transforms=())
     with pytest.raises(ValueError, match="state train_transforms and test_transforms"):
-        run_baseline(dataset, config, make_model=small_cnn, progress=False)
+        run_method("given labels", dataset, config, make_model=small_cnn, progress=False)
 
 
 def test_an_image_that_breaks_later_is_named(tmp_path):
@@ -155,7 +156,8 @@ def test_an_image_that_breaks_later_is_named(tmp_path):
     for path in (tmp_path / "clothing1m" / "images").rglob("*.jpg"):
         path.write_bytes(some.read_bytes()[:50])
     with pytest.raises(OSError, match=r"\.jpg"):
-        run_baseline(
+        run_method(
+            "given labels",
             dataset,
             miniature(preset, dataset),
             make_model=small_cnn,
