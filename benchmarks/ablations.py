@@ -16,6 +16,7 @@ import numpy as np
 
 import genkl
 from benchmarks import studies
+from benchmarks.steps import STEPS, run_step
 from benchmarks.studies import (
     SEEDS,
     Chosen,
@@ -107,8 +108,7 @@ def _on_data(
 
 
 def _alpha_beta(data: str, seed: int, alpha: float | None, beta_share: float) -> dict[str, Any]:
-    dataset, _ = load(data, seed)
-    return _with_config(data, seed, alpha=alpha, beta=beta_share / dataset.num_classes)
+    return _with_config(data, seed, alpha=alpha, beta=beta_share / load(data, seed)[0].num_classes)
 
 
 def _loss(data: str, seed: int, loss: str) -> dict[str, Any]:
@@ -324,8 +324,7 @@ def _dials(
 ) -> dict[str, Any]:
     """Clean budget, weight of the relabelled instances' loss, and weight of the given label."""
     dataset, truth = load(data, seed, clean_per_class=clean_per_class)
-    config = config_of(data)
-    config = replace(config, omega=(config.omega[0], omega, config.omega[2]))
+    config = replace(c := config_of(data), omega=(c.omega[0], omega, c.omega[2]))
     return _genkl(dataset, truth, config, seed, relabel=WEIGHTS[given_weight])
 
 
@@ -392,6 +391,14 @@ STUDIES = {
         {"find": "nothing"},
         data=("digits", "clothing"),
         tuned="learner",
+    ),
+    "steps": Study(
+        "What does each step to the posterior do?",
+        run_step,
+        _each(step=STEPS),
+        {"step": "none"},
+        data=("digits", *ABLATED),
+        tuned="GenKL calibrated",
     ),
     "rounds": Study(
         "Do more rounds help?",

@@ -4,6 +4,9 @@ Registered on 27 November 2026, before the first of its runs. The settings are t
 chose for CIFAR-10N with 500 verified labels. The test images are the training images of CIFAR-10
 that no seed of that data set has drawn, neither to search nor to report; the seeds, which draw all
 other splits, are new. Each claim of `CLAIMS` is judged once, whatever comes out.
+
+A set with other people's labels joined later, for what is registered in `benchmarks.calibrated`;
+no claim of `CLAIMS` is about it.
 """
 
 from __future__ import annotations
@@ -31,10 +34,17 @@ NEW_SEEDS = (200, 201, 202, 203, 204)
 FROM = {
     "cifar10n-worst-unseen": "cifar10n-worst-500",
     "cifar10n-aggregate-unseen": "cifar10n-aggregate-500",
+    "cifar10n-random1-unseen": "cifar10n-aggregate-500",
 }
 """Data set -> that whose settings are frozen."""
+CLAIMED = ("cifar10n-worst-unseen", "cifar10n-aggregate-unseen")
+"""The data sets of `CLAIMS`."""
 UNSEEN: dict[str, Case] = {
-    name: replace(CASES[base], title=f"{CASES[base].title}, unseen images")
+    name: replace(
+        CASES[base],
+        title=f"CIFAR-10N {name.split('-')[1]}, 500 clean, unseen images",
+        options={**CASES[base].options, "labels": name.split("-")[1]},
+    )
     for name, base in FROM.items()
 }
 
@@ -95,7 +105,7 @@ def prepared(data: str, seed: int) -> tuple[Groundwork, Truth]:
     """The data set of a new seed without the unseen images, which become its test split."""
     base = FROM[data]
     images, labels, rows = unseen_images()
-    dataset, truth = genkl.load_dataset("cifar10n", seed=seed, **CASES[base].options)
+    dataset, truth = genkl.load_dataset("cifar10n", seed=seed, **UNSEEN[data].options)
     kept = {}
     for name in ("clean", "noisy", "validation"):
         split = getattr(dataset, name)

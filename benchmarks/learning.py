@@ -6,6 +6,7 @@
     python -m benchmarks.learning networks --data clothing-blocks
     python -m benchmarks.learning --cell 0a1b2c3d4e5f                  # one run, beside its record
     python -m benchmarks.learning --verify 12                          # after a change of code
+    python -m benchmarks.learning main --known                         # only what records lack
 
 Every run is a cell of `benchmarks.studies`, `.ablations`, `.networks` or `.confirmation`, with a
 file of its own in the cache folder: an interrupted sweep goes on where it was. ``main`` chooses
@@ -32,8 +33,9 @@ import pandas as pd
 
 from benchmarks import ablations, confirmation, networks, studies
 from benchmarks.ablations import STUDIES, run_cell
-from benchmarks.confirmation import FROM, UNSEEN
-from benchmarks.networks import NETWORKS
+from benchmarks.confirmation import CLAIMED, FROM, UNSEEN
+from benchmarks.networks import NETWORK_SEEDS, NETWORKS
+from benchmarks.refill import keep_as_current, refill
 from benchmarks.resampling import unpack
 from benchmarks.statistics import hierarchical_interval
 from benchmarks.studies import CASES, MODULES, SEARCH_SEEDS, TUNINGS, Chosen
@@ -50,15 +52,15 @@ from benchmarks.sweep import (
     sweep_arguments,
 )
 from genkl.features import cache_folder
-from genkl.provenance import code_fingerprints, provenance
 from genkl.records import load_record, save_record, stale_because
-from genkl.storage import write_atomically, write_json
+from genkl.storage import write_atomically
 
 FOLDER = Path("results/learning")
 PARTS = ("main", "ablations", "networks", "confirmation")
+ABLATION_CODE = "genkl.detectors", "genkl.published", "benchmarks.ablations", "benchmarks.steps"
 CODE = {
     "main": MODULES,
-    "ablations": (*MODULES, "genkl.detectors", "genkl.published", "benchmarks.ablations"),
+    "ablations": (*MODULES, *ABLATION_CODE),
     "networks": (*MODULES, "benchmarks.networks"),
     "confirmation": (*MODULES, "benchmarks.confirmation"),
 }
@@ -84,9 +86,13 @@ def sweep(cells: Sequence[Cell], name: str, options: argparse.Namespace) -> Swee
     """Run cells, next to each other those that share data."""
     ordered = sorted(cells, key=lambda cell: (cell["data"], cell["seed"]))
     where = {"jobs": options.jobs, "cluster": options.cluster, "rerun": options.rerun}
-    function = f"benchmarks.{name if name in RUN_CELL else 'ablations'}:run_cell"
+    function = f"benchmarks.{_module(name)}:run_cell"
     code = CODE.get(name, MODULES)
     return run_sweep(ordered, function, kept(), code=code, progress=name, **where)
+
+
+def _module(name: str) -> str:
+    return name if name in RUN_CELL else "ablations"
 
 
 def run_main(data: Sequence[str], options: argparse.Namespace) -> list[Sweep]:
@@ -101,7 +107,7 @@ def run_main(data: Sequence[str], options: argparse.Namespace) -> list[Sweep]:
         _show(_tuned(compared.table(), chosen), ["data", "method", "tuning"])
     elif not searched.failed and not compared.failed:
         runs = _tuned(compared.table(), chosen)
-        tables = {"search": by_candidate(searched.table()), "chosen": table}
+        tables = {"search": studies.by_candidate(searched.table()), "chosen": table}
         save_part("main", {**tables, "runs": runs}, options.folder)
     return [searched, compared]
 
@@ -131,7 +137,7 @@ def run_networks(data: Sequence[str], options: argparse.Namespace) -> list[Sweep
         _show(table.assign(rate=table["settings"].map(repr)), ["data", "method", "rate"])
     elif not done.failed and len(table):
         chosen = studies.chosen_settings(table)
-        tables = {"search": by_candidate(table), "chosen": chosen}
+        tables = {"search": studies.by_candidate(table), "chosen": chosen}
         save_part("networks", {**tables, "runs": networks.tuned(table, chosen)}, options.folder)
     return [done]
 
@@ -151,17 +157,6 @@ def run_confirmation(data: Sequence[str], options: argparse.Namespace) -> list[S
     elif not done.failed:
         save_part("confirmation", {"runs": runs}, options.folder)
     return [done]
-
-
-def by_candidate(searched: pd.DataFrame) -> pd.DataFrame:
-    """One row for each candidate, with its validation accuracies in the order of the seeds."""
-    rows = []
-    searched = searched.assign(candidate=searched["settings"].map(repr)).sort_values("seed")
-    for (data, method, _), mine in searched.groupby(["data", "method", "candidate"], sort=False):
-        reached = [None if pd.isna(x) else round(x, 5) for x in mine["val_accuracy"]]
-        row = {"data": data, "method": method, "settings": mine["settings"].iloc[0]}
-        rows.append({**row, "val_accuracy": reached, "seconds": mine["seconds"].sum()})
-    return pd.DataFrame(rows)
 
 
 def known_settings(data: Sequence[str], folder: Path) -> Chosen:
@@ -246,7 +241,7 @@ def save_part(part: str, tables: Mapping[str, pd.DataFrame], folder: Path) -> No
             for a_round in rounds[row["key"]]
         )
         own["intervals"] = intervals(runs, {key: unpack(text) for key, text in correct.items()})
-        if part == "confirmation":
+        if data in CLAIMED:
             own["claims"] = confirmation.judged_claims(own["intervals"])
         case = KNOWN[data]
         path = save_record(
@@ -384,9 +379,7 @@ def verify(folder: Path, count: int) -> int:
         print(f"{path}: {len(drawn)} runs made again, {len(off)} differ {' '.join(off)}".rstrip())
         differing += len(off)
         if not off:
-            made_again = {"runs": len(drawn), "commit": provenance()["commit"]}
-            record["provenance"]["made_again"] = made_again
-            write_json(path, record | {"code": code_fingerprints(CODE[part])})
+            keep_as_current(path, record, CODE[part], runs=len(drawn))
     return int(differing > 0)
 
 
@@ -396,6 +389,25 @@ def _differs(row: Mapping[str, Any]) -> str | None:
     table = compare_cell(cell, RUN_CELL.get(cell["study"], run_cell), row)
     gaps = table.loc[["val_accuracy", "test_accuracy"], "difference"]
     return None if (gaps.abs() < 1e-5).all() else row["key"]
+
+
+def refilled(parts: Sequence[str], data: Sequence[str], folder: Path) -> int:
+    """Take the runs of current records as done; how many. Records of changed code are left out."""
+    count = 0
+    for part, name in product(parts, data):
+        path = folder / part / f"{name}.json"
+        if not path.exists():
+            continue
+        if stale := stale_because(load_record(path)):
+            print(f"{path}: all is run again, {stale}; see --verify")
+            continue
+        study, seeds = (
+            ("networks", NETWORK_SEEDS) if part == "networks" else ("search", SEARCH_SEEDS)
+        )
+        count += refill(
+            path, kept(), f"benchmarks.{_module(part)}:run_cell", CODE[part], study, seeds
+        )
+    return count
 
 
 def listed(data: Sequence[str], options: argparse.Namespace) -> list[Cell]:
@@ -423,6 +435,8 @@ def _options() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"default: {FOLDER}")
     again = "make so many runs of each stale record again; where all agree, it is current again"
     parser.add_argument("--verify", type=int, metavar="COUNT", help=again)
+    words = "take the runs of current records as done, and run what they lack, such as a new method"
+    parser.add_argument("--known", action="store_true", help=words)
     sweep_arguments(parser)
     options = parser.parse_args()
     for kind, asked, known in (("part", options.parts, PARTS), ("data set", options.data, KNOWN)):
@@ -445,6 +459,9 @@ def main() -> int:
         names = ", ".join(sorted(gone))
         parser.error(f"--only data: {names} not on this machine; see: python -m genkl data list")
     stop_on_term()
+    if options.known:
+        count = refilled(options.parts or PARTS, here, options.folder)
+        print(f"{count} runs are known from records")
     work = {"main": run_main, "ablations": run_ablations, "networks": run_networks}
     work["confirmation"] = run_confirmation
     try:

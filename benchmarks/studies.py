@@ -51,6 +51,7 @@ MODULES = (
     "genkl.rule.neighbors",
     "genkl.losses",
     "genkl.networks",
+    "genkl.posterior",
     "genkl.learn",
     "genkl.predict",
     "genkl.presets",
@@ -338,6 +339,17 @@ def chosen_settings(table: pd.DataFrame) -> pd.DataFrame:
                 "at_edge": rate in (min(factors), max(factors)),
             }
         )
+    return pd.DataFrame(rows)
+
+
+def by_candidate(searched: pd.DataFrame) -> pd.DataFrame:
+    """One row for each candidate, with its validation accuracies in the order of the seeds."""
+    rows = []
+    searched = searched.assign(candidate=searched["settings"].map(repr)).sort_values("seed")
+    for (data, method, _), mine in searched.groupby(["data", "method", "candidate"], sort=False):
+        reached = [None if pd.isna(x) else round(x, 5) for x in mine["val_accuracy"]]
+        row = {"data": data, "method": method, "settings": mine["settings"].iloc[0]}
+        rows.append({**row, "val_accuracy": reached, "seconds": mine["seconds"].sum()})
     return pd.DataFrame(rows)
 
 
