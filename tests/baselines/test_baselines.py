@@ -25,7 +25,9 @@ from genkl import (
     Role,
     dataset_from_arrays,
     double_hot_loss,
+    estimate_transition,
     load_record,
+    posterior_targets,
     run_method,
     save_record,
     search_settings,
@@ -43,6 +45,7 @@ from genkl.baselines import (
 )
 from genkl.baselines.groundwork import divide
 from genkl.baselines.method import CANDIDATES, FACTOR, RATES
+from genkl.baselines.rounds import known_before
 from genkl.baselines.selection import select_by_confident_learning, upper_component
 from genkl.data.planting import plant_label_noise
 from genkl.learn.folder import RunBar
@@ -137,6 +140,7 @@ def test_the_methods_of_the_comparison_are_there_with_their_sources():
         "GenKL",
         "GenKL, no NC stage",
         "GenKL, entropy",
+        "GenKL calibrated",
     ]
     bibliography = (Path(__file__).parents[2] / "book" / "references.bib").read_text()
     keys = set(re.findall(r"^@\w+\{(\w+),", bibliography, re.MULTILINE))
@@ -174,8 +178,8 @@ def test_every_other_method_learns_where_nothing_is_verified(name):
     done, _, _ = usual(name, verified=False)
     assert done.clean_labels == 0
     assert done.best.test_accuracy > 0.5
-    assert done.config.clean_threshold == (0.5 if name.startswith("GenKL") else None)
-    if not name.startswith("GenKL"):
+    assert done.config.clean_threshold == (None if METHODS[name].teach else 0.5)
+    if METHODS[name].teach:
         assert done.config.finetune.steps == 0
 
 
@@ -197,7 +201,7 @@ def test_all_take_as_many_steps(name, verified):
     done, taken, total = usual(name, verified)
     tuned = verified and METHODS[name].finetunes
     main = CONFIG.ensemble * (CONFIG.train.steps + tuned * CONFIG.finetune.steps)
-    if name.startswith("GenKL") and not verified:
+    if METHODS[name].teach is None and not verified:
         main += CONFIG.ensemble * CONFIG.finetune.steps  # on whom the network agrees with
     before = {
         "gold loss correction": (2, 0),
@@ -211,6 +215,7 @@ def test_all_take_as_many_steps(name, verified):
         "GenKL": (2, 2),
         "GenKL, no NC stage": (2, 2),
         "GenKL, entropy": (2, 2),
+        "GenKL calibrated": (7, 5),
     }.get(name, (0, 0))[not verified]
     assert taken == total == main + before * CONFIG.pretrain.steps
     assert done.best.history[-1]["step"] == CONFIG.train.steps
@@ -258,6 +263,32 @@ def test_gce_comes_close_to_cross_entropy_for_a_small_q():
 def test_run_baseline_is_the_same_run(name):
     baseline = run_method(name, DATA, CONFIG, engine="cpu", progress=False)
     assert torch.equal(weights(usual(name)[0]), weights(baseline))
+
+
+def test_voices_are_those_of_models_that_did_not_learn_the_label():
+    work = Groundwork.prepare(DATA, CONFIG, engine="cpu")
+    noisy, asked = work.voices()
+    held_out = work.held_out_probs()
+    assert np.array_equal(noisy, [held_out, work.noisy_probs()])
+    known = len(DATA.validation)
+    assert asked.shape == (2, 5 * known, CLASSES)  # each of five models is asked about each
+    own = predict_probs(work.predictor(), DATA.validation.inputs, engine="cpu")
+    assert np.allclose(asked[1], np.tile(own, (5, 1)), atol=1e-6)
+    told = Groundwork.prepare(UNVERIFIED, CONFIG, engine="cpu").voices()
+    assert [len(part) for part in told] == [1, 1]
+
+
+def test_calibrated_targets_are_the_posterior_and_right_more_often_than_labels():
+    work = Groundwork.prepare(DATA, CONFIG, engine="cpu")
+    probs, nones = known_before(work)
+    lesson = METHODS["GenKL calibrated"].teach(work, {})
+    given = DATA.noisy.labels.numpy()
+    transition = estimate_transition(probs, given, nones)
+    expected = posterior_targets(probs, given, transition, nones)
+    targets = lesson.examples.targets[len(DATA.clean) :].numpy()
+    assert np.allclose(targets, expected, atol=1e-6)
+    assert lesson.facts["taken for none"] == pytest.approx(nones.mean())
+    assert (targets.argmax(axis=1) == TRUE).mean() > (given == TRUE).mean()
 
 
 def test_only_the_rate_of_training_is_scaled():

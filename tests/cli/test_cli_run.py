@@ -68,13 +68,15 @@ def test_a_folder_in_use_and_another_run_are_refused_before_anything_is_loaded(c
     assert [file.name for file in (tmp_path / "here").iterdir()] == ["mine.txt"]
 
 
-@pytest.mark.parametrize("method", ["given-labels", "given-labels-tuned", "clean-alone"])
-def test_baselines_have_folders_of_their_own(method, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "method", ["given-labels", "given-labels-tuned", "clean-alone", "genkl-calibrated", "gce"]
+)
+def test_methods_have_folders_of_their_own(method, tmp_path, capsys):
     assert main([*SHORT, "--method", method]) == 0
     record = json.loads(
         (tmp_path / "runs" / f"digits-digits-{method}-seed0" / "record.json").read_text()
     )
-    assert record["method"].startswith(method.split("-")[0])
+    assert record["method"].lower().startswith(method.split("-")[0])
 
 
 @pytest.mark.parametrize(
@@ -91,6 +93,7 @@ def test_baselines_have_folders_of_their_own(method, tmp_path, capsys):
         (["--network", "resnet1"], "resnet1"),
         (["--weights", "a.safetensors"], "name their --network or --backbone"),
         (["--method", "given-labels", "--losses", "mae"], "leave --identify and --losses out"),
+        (["--method", "magic"], "--method is 'magic'; name one of: clean-set-alone, given-labels"),
         (["--devices", "0"], "devices is 0"),
         (["--workers", "-2"], "--workers is -2"),
         (["--checkpoint-every", "0"], "--checkpoint-every is 0"),

@@ -166,7 +166,9 @@ def test_baselines_learn_from_what_they_say():
     assert clean.best.role_counts["CLEAN"] == len(DATA.clean)
     assert tuned.best.val_accuracy >= given.best.val_accuracy
     assert math.isnan(given.best.flagged)
-    with pytest.raises(ValueError, match="unknown baseline 'magic'; choose one of: given labels"):
+    with pytest.raises(
+        ValueError, match="unknown method 'magic'; choose one of: clean set alone, given labels"
+    ):
         run_method("magic", DATA, TINY)
 
 
