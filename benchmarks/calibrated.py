@@ -18,6 +18,7 @@ by their own validation split; on unseen images with the settings chosen before.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -148,13 +149,16 @@ def claims(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--record", type=Path, default=RECORD, help=f"default: {RECORD}")
+    options = parser.parse_args()
     tables = {"developed": judged(confirmed=False), "confirmed": judged()}
     tables["claims"] = claims(tables["confirmed"]) if len(tables["confirmed"]) else pd.DataFrame()
     for name, table in tables.items():
         print(name, table.round(2).T.to_string(header=False), sep="\n", end="\n\n")
     planned = {part: list(names) for part, names in CONFIRMED.items()}
     path = save_record(
-        RECORD,
+        options.record,
         title="GenKL calibrated: what was registered, and what came out",
         tables={name: table.round(4) for name, table in tables.items() if len(table)},
         settings={"developed": list(DEVELOPED), "confirmed": planned, "most_lost": MOST_LOST},

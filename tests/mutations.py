@@ -1,4 +1,4 @@
-"""Twenty-two broken lines (signs, bounds, dropped terms), and whether the tests notice each.
+"""Twenty-five broken lines (signs, bounds, dropped terms), and whether the tests notice each.
 
 ``python -m tests.mutations`` copies the checkout into a temporary folder, breaks one line after
 the other there, and runs the tests that answer for it. It fails if one goes unnoticed. Some
@@ -46,10 +46,13 @@ MUTATIONS = (
         ("divergence",),
     ),
     Mutation("return 1 / num_classes - beta", "return 1 / num_classes + beta", ("divergence",)),
-    Mutation("math.ceil((count + 1) * (1 - max", "math.ceil(count * (1 - max", ("conformal",)),
+    Mutation("(mass.sum() + mass.max())", "mass.sum()", ("conformal",)),
+    Mutation("betainc(len(scores) + 1 - ranks, ranks,", "betainc(ranks, ranks,", ("conformal",)),
     Mutation(
-        "betainc(count + 1 - ranks, ranks,", "betainc(ranks, count + 1 - ranks,", ("conformal",)
+        "np.vstack([transition, shares])", "np.vstack([transition.T, shares])", ("posterior",)
     ),
+    Mutation("min(1, 2 * (1 + (p_values", "min(1, 1 * (1 + (p_values", ("posterior",)),
+    Mutation("found[:, :-1] + found[:, -1:]", "found[:, :-1] + 0 * found[:, -1:]", ("posterior",)),
     Mutation("inverse = 1 / counts", "inverse = counts", ("relabel",)),
     Mutation("return prior + xp.where(predicted", "return xp.where(predicted", ("relabel",)),
     Mutation("+ targets.log(), dim=1)", "- targets.log(), dim=1)", ("losses",)),

@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 
 from book.machine.project import Project
 from genkl import extras
+from tests import mutations
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -147,3 +148,11 @@ def test_no_file_names_a_folder_of_the_machine_it_was_written_on() -> None:
     assert texts
     guilty = [path.name for path, text in texts.items() if any(word in text for word in forbidden)]
     assert guilty == []
+
+
+def test_every_line_that_is_to_be_broken_stands_in_the_package():
+    for mutation in mutations.MUTATIONS:
+        assert mutations.file_of(mutation, ROOT)
+        assert mutation.before != mutation.after
+        for name in mutation.tests:
+            assert [*(ROOT / "tests").rglob(f"test_{name}.py")]
