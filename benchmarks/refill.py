@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.cells import ADDED, Cell
 from benchmarks.resampling import pack
-from benchmarks.sweep import read_cell
+from benchmarks.sweep import status
 from genkl.provenance import code_fingerprints, provenance
 from genkl.records import load_record
 from genkl.storage import save_json, write_json
@@ -38,7 +38,7 @@ def keep_as_current(
 def refill(
     path: Path, folder: Path, function: str, code: Sequence[str], study: str, seeds: Sequence[int]
 ) -> int:
-    """Write a cell's file for each run of a record that has none.
+    """Write a cell's file for each run of a record that has no current one.
 
     What each run got right is known as a count for each image, not for each model: the models are
     given it in turn, which changes no mean. The rounds of a run are not in a record.
@@ -70,7 +70,8 @@ def refill(
         result |= {"correct": _packed(right[row["key"]], row["test_accuracy"]), "rounds": []}
         found[cell] = {"result": result, "seconds": row["seconds"]}
     made = {"function": function, "code": code_fingerprints(code)}
-    new = {cell: outcome for cell, outcome in found.items() if read_cell(folder, cell) is None}
+    states = status(folder, found, code)
+    new = {cell: outcome for cell, outcome in found.items() if states[cell] != "current"}
     folder.mkdir(parents=True, exist_ok=True)
     for cell, outcome in new.items():
         about = {"settings": dict(cell), "provenance": record["provenance"], **made}

@@ -391,6 +391,8 @@ def test_a_sweep_runs_only_what_a_current_record_lacks(tmp_path, monkeypatch, ca
     monkeypatch.setattr(learning, "kept", lambda: tmp_path / "known")
     assert learning.refilled(["main", "ablations"], ["digits"], tmp_path) == len([*CELLS, *cells])
     assert learning.refilled(["main"], ["digits"], tmp_path) == 0  # they are there
+    run_sweep(CELLS[:3], toy, tmp_path / "known", jobs=1, rerun="all", progress=None)  # of no code
+    assert learning.refilled(["main"], ["digits"], tmp_path) == 3
     states = status(tmp_path / "known", [*CELLS, *cells], learning.CODE["main"])
     assert set(states.values()) == {"current"}
     known, was = gather(tmp_path / "known", CELLS), done.table()
