@@ -41,7 +41,7 @@ def refill(
     """Write a cell's file for each run of a record that has no current one.
 
     What each run got right is known as a count for each image, not for each model: the models are
-    given it in turn, which changes no mean. The rounds of a run are not in a record.
+    given it in turn, which changes no mean. Rounds are known where the record has them.
 
     Args:
         path: of the record, which is current.
@@ -64,10 +64,14 @@ def refill(
         for seed, reached in zip(seeds, row["val_accuracy"], strict=True):
             cell = Cell({"study": study, **own, "seed": seed})
             found[cell] = {"result": {"val_accuracy": reached}, "seconds": seconds}
+    rounds: dict[str, list[dict[str, Any]]] = {}
+    for row in record["tables"].get("rounds", ()):
+        rounds.setdefault(row["key"], []).append(row)
     for row in record["tables"]["runs"]:
         cell = Cell(json.loads(row["cell"]))
         result = {n: v for n, v in row.items() if n not in {*cell, *ADDED, "tuning"}}
-        result |= {"correct": _packed(right[row["key"]], row["test_accuracy"]), "rounds": []}
+        result |= {"correct": _packed(right[row["key"]], row["test_accuracy"])}
+        result |= {"rounds": rounds.get(row["key"], [])}
         found[cell] = {"result": result, "seconds": row["seconds"]}
     made = {"function": function, "code": code_fingerprints(code)}
     states = status(folder, found, code)

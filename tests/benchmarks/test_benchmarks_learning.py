@@ -401,6 +401,10 @@ def test_a_sweep_runs_only_what_a_current_record_lacks(tmp_path, monkeypatch, ca
     for now, then in zip(known["correct"], was["correct"], strict=True):
         assert np.allclose(unpack(now).mean(axis=0), unpack(then).mean(axis=0))
     path = tmp_path / "main/digits.json"
+    runs = learning._tuned(known, {("digits", "GenKL"): TUNED})
+    learning.save_part("main", {"runs": runs}, tmp_path / "again")
+    again, first = (load_record(p / "main/digits.json") for p in (tmp_path / "again", tmp_path))
+    assert again["tables"]["rounds"] == first["tables"]["rounds"] != []
     write_json(path, load_record(path) | {"code": {"genkl.losses": "0" * 16}})
     assert learning.refilled(["main"], ["digits"], tmp_path) == 0
     assert "its code has changed since: genkl.losses" in capsys.readouterr().out

@@ -36,7 +36,7 @@ def sources(name: str, cell_type: str) -> list[str]:
 
 
 def test_there_are_notebooks() -> None:
-    assert len(NAMES) == 16
+    assert len(NAMES) == 17
 
 
 @every_notebook

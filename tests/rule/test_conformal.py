@@ -204,7 +204,7 @@ def test_thresholds_of_classes_are_those_of_their_own_scores(seed, confidence):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weights": np.ones(4)}, r"weights has shape \(4,\); pass one for each of 5"),
+        ({"weights": np.ones(4)}, r"weights has shape \(4,\); expected \(5,\)"),
         ({"weights": -np.ones(5)}, "weights must be finite and at least 0; the lowest is -1"),
         ({"weights": np.full(5, np.nan)}, "weights must be finite"),
         ({"classes": np.arange(5)[:, None]}, r"classes has shape \(5, 1\)"),
