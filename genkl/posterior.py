@@ -138,7 +138,7 @@ def estimate_transition(
         steps: of EM.
 
     Returns:
-        T, shape (k, k): T[c, y] is the chance that an instance of class c is given the label y.
+        Shape (k, k), rows sum to 1; entry (c, y) is the chance that class c is given the label y.
 
     Raises:
         ValueError: as `class_posterior`.
