@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.learning import FOLDER, KNOWN
-from benchmarks.statistics import hierarchical_interval
+from benchmarks.learning import FOLDER, KNOWN, points
+from benchmarks.resampling import read_correct
 from genkl.records import load_record, save_record
 
 RECORD = FOLDER / "calibrated.json"
@@ -58,9 +58,7 @@ def rights(path: Path) -> tuple[dict[str, dict[int, np.ndarray]], np.ndarray | N
         path: of a record of the benchmark of learning.
     """
     runs = pd.DataFrame(load_record(path)["tables"]["runs"]).query("tuning == 'tuned'")
-    with np.load(path.with_name(f"{path.stem}-correct.npz"), allow_pickle=False) as kept:
-        right = dict(zip(kept["keys"].tolist(), kept["right"].T, strict=True))
-        groups = kept.get("groups")
+    right, groups = read_correct(path)
     found: dict[str, dict[int, np.ndarray]] = {}
     for row in runs.itertuples():
         hits = right[row.key]
@@ -83,10 +81,10 @@ def compared(path: Path) -> pd.DataFrame:
     ours, rows = found[METHOD], []
     for method, theirs in found.items():
         row = {"method": method, "accuracy": 100 * np.mean([*theirs.values()])}
-        gaps = np.stack([ours[seed] - theirs[seed] for seed in theirs])
-        ends = hierarchical_interval(gaps, groups) if method != METHOD else (0.0, 0.0)
-        low, high = (100 * end for end in ends)
-        rows.append({**row, "difference": 100 * gaps.mean(), "low": low, "high": high})
+        gaps = {seed: ours[seed] - theirs[seed] for seed in theirs}
+        low, high = points(gaps, groups) if method != METHOD else (0.0, 0.0)
+        mean = 100 * np.mean([*gaps.values()])
+        rows.append({**row, "difference": mean, "low": low, "high": high})
     return pd.DataFrame(rows)
 
 

@@ -308,19 +308,20 @@ def intervals(runs: pd.DataFrame, hits: Mapping[str, np.ndarray]) -> pd.DataFram
             setting = dict(zip(changes, values, strict=True))
             other = held.get(tuple({**setting, **base}.values()))
             row = {**dict(zip(COMPARED, (study, data, tuning), strict=True)), **setting}
-            low, high = _points(of_seed, groups)
+            low, high = points(of_seed, groups)
             mean = 100 * float(np.mean([*of_seed.values()]))
             row |= {"accuracy": mean, "low": low, "high": high}
             if other is not None and other is not of_seed:
                 both = {s: of_seed[s] - other[s] for s in of_seed if s in other}
-                low, high = _points(both, groups)
+                low, high = points(both, groups)
                 row |= {"difference": 100 * float(np.mean([*both.values()]))}
                 row |= {"difference_low": low, "difference_high": high}
             rows.append(row)
     return pd.DataFrame(rows).round(4)
 
 
-def _points(of_seed: Mapping[int, np.ndarray], groups: np.ndarray | None) -> tuple[float, float]:
+def points(of_seed: Mapping[int, np.ndarray], groups: np.ndarray | None) -> tuple[float, float]:
+    """The interval of a figure that is known image by image, by seed; in points."""
     low, high = hierarchical_interval(np.stack([*of_seed.values()]), groups)
     return 100 * low, 100 * high
 

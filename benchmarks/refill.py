@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cells import ADDED, Cell
-from benchmarks.resampling import pack
+from benchmarks.resampling import pack, read_correct
 from benchmarks.sweep import status
 from genkl.provenance import code_fingerprints, provenance
 from genkl.records import load_record
@@ -55,8 +55,7 @@ def refill(
         How many files were written.
     """
     record = load_record(path)
-    with np.load(path.with_name(f"{path.stem}-correct.npz"), allow_pickle=False) as kept:
-        right = dict(zip(kept["keys"].tolist(), kept["right"].T, strict=True))
+    right, _ = read_correct(path)
     found: dict[Cell, dict[str, Any]] = {}
     for row in record["tables"].get("search", ()):
         own = {name: row[name] for name in ("data", "method", "settings")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 
 import numpy as np
 
@@ -19,3 +20,19 @@ def unpack(text: str) -> np.ndarray:
     shape = int(models), int(images)
     packed = np.frombuffer(base64.b64decode(bits), np.uint8)
     return np.unpackbits(packed, count=shape[0] * shape[1]).reshape(shape).astype(bool)
+
+
+def read_correct(record: Path) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """What `benchmarks.learning.save_correct` wrote beside a record.
+
+    Args:
+        record: its path.
+
+    Returns:
+        By a run's key, how many of its models were right on each image, shape (images,); and who
+        sent each image, or None.
+    """
+    path = record.with_name(f"{record.stem}-correct.npz")
+    with np.load(path, allow_pickle=False) as kept:
+        right = dict(zip(kept["keys"].tolist(), kept["right"].T, strict=True))
+        return right, kept.get("groups")
