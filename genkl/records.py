@@ -15,20 +15,6 @@ from genkl.provenance import changed_modules, code_fingerprints, provenance
 from genkl.storage import load_json, plain, write_json
 
 SCHEMA = 1
-MOVED = {
-    "genkl.backbones": "genkl.features",
-    "genkl.blockwise": "genkl.rule.evaluation",
-    "genkl.choose": "genkl.rule.choose",
-    "genkl.conformal": "genkl.rule.conformal",
-    "genkl.divergence": "genkl.rule.divergence",
-    "genkl.identify": "genkl.rule.identify",
-    "genkl.kinds": "genkl.rule.kinds",
-    "genkl.models": "genkl.networks",
-    "genkl.pipeline": "genkl.learn",
-    "genkl.pipeline.members": "genkl.learn.iteration",
-    "genkl.train": "genkl.learn",
-}
-"""Modules that records name and that have another name now."""
 
 
 def runs_to_frame(runs: Iterable[Run], *, every_round: bool = False) -> pd.DataFrame:
@@ -109,7 +95,7 @@ def stale_because(record: Mapping[str, Any], **settings: Any) -> tuple[str, ...]
 
     Returns:
         Reasons in words, one for each setting that differs, and one for all code that changed
-        (it says of a module that is no longer there where it has gone); none where the record is
+        (it says of a module that it is gone); none where the record is
         current.
 
     Example:
@@ -123,13 +109,9 @@ def stale_because(record: Mapping[str, Any], **settings: Any) -> tuple[str, ...]
         if there.get(name) != value
     ]
     if changed := changed_modules(record.get("code", {})):
-        names = (name if is_there else _gone(name) for name, is_there in changed.items())
+        names = (name if is_there else f"{name} (gone)" for name, is_there in changed.items())
         reasons.append(f"its code has changed since: {', '.join(names)}")
     return tuple(reasons)
-
-
-def _gone(module: str) -> str:
-    return f"{module} (now {MOVED[module]})" if module in MOVED else f"{module} (gone)"
 
 
 def load_record(path: str | os.PathLike[str]) -> dict[str, Any]:

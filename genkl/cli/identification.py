@@ -18,7 +18,7 @@ from genkl.checks import check_probabilities
 from genkl.cli.files import checked_destination, files_read, open_inputs, read_labels, writing
 from genkl.cli.rule import Settings, asked_for, refused
 from genkl.data.tables import Predictions
-from genkl.rule.choose import diagnose
+from genkl.rule.choose import AlphaPath, diagnose
 from genkl.rule.conformal import threshold_for_budget
 from genkl.rule.divergence import dominance_threshold, entropy
 from genkl.rule.evaluation import evaluate
@@ -27,6 +27,9 @@ from genkl.rule.stream import evaluate_batches, votes_from, write_array
 from genkl.storage import plain, replacing
 
 CLASSES_SHOWN = 20
+PAPER_ALPHAS = (0.9, 1.0, 1.1)
+SHARES = (0.01, 0.05, 0.1, 0.25, 0.5)
+"""Of the predictions, to be flagged where no alpha is given."""
 COLUMNS = ("is_nc", "score", "entropy", "predicted", "predicted_prob", "dominant_entries")
 LABEL_COLUMNS = ("given_label", "given_prob")
 SHOWN = ("id", "from_logits", "normalize", "label_column", "out", "overwrite", "threads")
@@ -67,6 +70,9 @@ def identify(options: argparse.Namespace) -> None:
             _print_json({"configuration": configuration, "plan": plan})
         else:
             _print_facts({**configuration, **plan})
+        return
+    if request.settings.alpha is None and options.out is None:
+        _survey(request)
         return
     table = None
     if request.streams:
@@ -222,6 +228,51 @@ def _stream(request: Request) -> tuple[Settings, dict[str, Any]]:
     with writing("--out"):
         write_array(Path(options.out), (source.rows,), bool if is_mask else float, values)
     return settings, _summary(request, settings, counts) if is_mask else {}
+
+
+def _survey(request: Request) -> None:
+    """What some alphas would flag, and how to choose one."""
+    source, settings, probs = request.predictions, request.settings, request.predictions.read()
+    with source.named():
+        rule = settings.rule(source.num_classes)
+        scores = evaluate(probs, rule, num_threads=request.options.threads)
+    path, predicted = AlphaPath(scores, np.sort(scores)), probs.argmax(axis=1)
+    by_share = {share: math.ceil(1e4 * path.alpha_for(share)) / 1e4 for share in SHARES}
+    rows = []
+    for alpha in sorted({*PAPER_ALPHAS, *by_share.values()}):
+        mask = path.mask(alpha)
+        instances, flagged = _class_counts(source, predicted, mask)
+        shares = flagged / np.maximum(instances, 1)
+        most = int(shares.argmax())
+        rows.append(
+            {
+                "alpha": alpha,
+                "flagged": float(mask.mean()),
+                "peak of flagged": _median(probs[mask].max(axis=1)),
+                "peak of spared": _median(probs[~mask].max(axis=1)),
+                "most flagged class": source.classes[most] if source.classes else most,
+                "of it": float(shares[most]),
+            }
+        )
+    if request.options.json:
+        _print_json({"configuration": _configuration(request, settings), "survey": rows})
+        return
+    percent, short = "{:.1%}".format, "{:.2f}".format
+    formats = {"alpha": "{:.4g}".format, "flagged": percent, "of it": percent}
+    formats |= {"peak of flagged": short, "peak of spared": short}
+    print(f"{source.path}: {source.rows} predictions, {source.num_classes} classes; no alpha\n")
+    print(pd.DataFrame(rows).to_string(index=False, formatters=formats, na_rep="-"))
+    print(
+        "\nA peak is the largest probability; medians are shown. Choose alpha by a promise about "
+        "instances\nknown to conform, by a share, or as the paper does. Add one of:\n"
+        "  --conforming validation_probs.npy --max-flag-rate 0.05\n"
+        f"  --alpha {by_share[0.05]:.4g}    (flags 5 % or less)\n"
+        "  --alpha 0.9    (the paper's lie between 0.9 and 1.1; see --preset)"
+    )
+
+
+def _median(values: np.ndarray) -> float | None:
+    return float(np.median(values)) if len(values) else None
 
 
 # --- What is said ----------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, Literal
 
-from genkl.cli.options import Names, add_options
+from genkl.cli.options import Names, add_command
 
 DESCRIPTION = """\
 Flag the predictions that conform to no class: those with D(p||q) >= 0, the generalized KL
@@ -139,21 +139,12 @@ class OutputOptions:
 
 
 def add_parser(areas: Any) -> None:
-    """Add the command.
-
-    Args:
-        areas: what `argparse.ArgumentParser.add_subparsers` returned.
-    """
-    parser = areas.add_parser(
-        "identify",
-        help="flag the non-conforming rows in a file of predictions",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Add the command, see `add_command`."""
+    about = "flag the non-conforming rows in a file of predictions"
+    groups = (InputOptions, RuleOptions, ConformingOptions, OutputOptions)
+    texts = {"help": about, "description": DESCRIPTION, "epilog": EPILOG}
+    parser = add_command(areas, "identify", groups, ("pred_probs", "PRED_PROBS", FILE), **texts)
     parser.set_defaults(command=_identify)
-    parser.add_argument("pred_probs", metavar="PRED_PROBS", help=FILE)
-    add_options(parser, InputOptions, RuleOptions, ConformingOptions, OutputOptions)
 
 
 def _identify(options: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ import inspect
 import json
 import math
 import re
+from collections.abc import Sequence
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 Pairs = list[tuple[str, str]]
@@ -47,6 +48,29 @@ def as_typed(text: str, options: argparse.Namespace) -> str:
         text = re.sub(rf"^{name}(?= is )|(?<![\w.-]){name}=(True\b)?(?!\S?\w){bare}", flag, text)
         text = re.sub(rf"(?<![\w.-]){name}=(?=\S?\w)", f"{flag} ", text)
     return text
+
+
+def add_command(
+    areas: Any,
+    name: str,
+    groups: Sequence[type],
+    source: tuple[str, str, str] | None = None,
+    **texts: Any,
+) -> argparse.ArgumentParser:
+    """Add a command with its help as it is written, and its options.
+
+    Args:
+        areas: what `argparse.ArgumentParser.add_subparsers` returned.
+        name: of the command.
+        groups: of options, see `add_options`.
+        source: what it works on: its name, its name in the help, and what it is.
+        **texts: ``help``, ``description`` and ``epilog``.
+    """
+    parser = areas.add_parser(name, formatter_class=argparse.RawDescriptionHelpFormatter, **texts)
+    if source:
+        parser.add_argument(source[0], metavar=source[1], help=source[2])
+    add_options(parser, *groups)
+    return parser
 
 
 def add_options(parser: argparse.ArgumentParser, *groups: type) -> None:

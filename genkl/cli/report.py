@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from genkl.cli.options import Names, add_options
+from genkl.cli.options import add_command
+from genkl.cli.predict import (
+    FolderOptions,
+    LabelOptions,
+    flag,
+    given_of,
+    of_folder,
+    plan_of,
+    read_features,
+    show_plan,
+    watched,
+)
 from genkl.data.sources import DataNotFoundError
 
 if TYPE_CHECKING:
@@ -42,55 +52,9 @@ examples:
   genkl report probs.npy --labels given.npy --features features.npy --conforming validation.npy"""
 
 
-class LabelOptions:
-    """Labels.
-
-    Attributes:
-        labels (FILE): given labels, -1 for none: for a folder a .csv or .tsv, in it or elsewhere
-            (default: the name of the sub-folder that an image is in); for predictions .npy, .csv,
-            .tsv or .parquet (default: none, and no label is judged)
-        label_column (COLUMN): column that holds them (default: label in the table of a folder; the
-            only one besides that of --id in another)
-        classes (NAME,NAME,...): names of the classes; in a table of predictions those columns
-            (default: the labels that occur; every column but those of --id and --label-column)
-    """
-
-    labels: str | None = None
-    label_column: str | None = None
-    classes: Names | None = None
-
-
-class FolderOptions:
-    """A folder of images.
-
-    Attributes:
-        image_column (COLUMN): column of --labels with paths relative to the folder (default: image)
-        image_suffix (TEXT): what these paths lack, such as .jpg (default: nothing)
-        verified_column (COLUMN): column of --labels with labels that somebody checked, empty where
-            nobody did. They teach instead of the given ones, and tell how often conforming images
-            are flagged (default: verified, where there is one)
-        non_conforming_name (NAME): what that column says where no class fits, such as none in the
-            table that the page saves (default: nothing)
-        no_label (NAME): what --label-column says where there is no label, such as "Not sure"; can
-            be repeated (default: nothing)
-        missing: files in --labels that are not there (default: raise)
-        backbone (NAME): network of torchvision or timm that the features come from (default:
-            EfficientNet-Lite0, whose weights a package holds)
-        weights (FILE|default|random): of --backbone (default: those that the framework publishes)
-        size (PIXELS): of its input; fewer are faster and see less (default: the network's own)
-        device (NAME): auto, cpu, cuda, mps (default: auto)
-    """
-
-    image_column: str | None = None
-    image_suffix: str | None = None
-    verified_column: str | None = None
-    non_conforming_name: str | None = None
-    no_label: list[str]
-    missing: Literal["raise", "skip"] | None = None
-    backbone: str | None = None
-    weights: str | None = None
-    size: int | None = None
-    device: str | None = None
+SOURCE = """\
+folder of images; or predictions as 'genkl identify' reads them: .npy (N, k), .csv or .parquet with
+a column for each class"""
 
 
 class TableOptions:
@@ -100,8 +64,6 @@ class TableOptions:
         id (COLUMN): column that names the rows; with --images, paths relative to it (default:
             numbers)
         images (FOLDER): where the images are (default: none are shown)
-        features (FILE): .npy (N, d), to tell ambiguous from out of distribution by distance
-            (default: by how much of the probability two classes hold, which tells little)
         from_logits: apply a softmax first (default: the rows are probabilities)
         normalize: divide each row by its sum, such as where probabilities were rounded (default:
             rows must sum to 1)
@@ -111,7 +73,6 @@ class TableOptions:
 
     id: str | None = None
     images: str | None = None
-    features: str | None = None
     from_logits: bool = False
     normalize: bool = False
     conforming: str | None = None
@@ -174,35 +135,18 @@ class OutputOptions:
     json: bool = False
 
 
-NETWORK = ("backbone", "weights", "size", "device")
-"""Of `FolderOptions`; the others say what the columns of the table of labels are."""
-
 Work = tuple[Callable[[], dict[str, Any]], Callable[[], "tuple[Assessment, ImageFiles | None]"]]
 """What is there, for ``--dry-run``; and the assessment, with the images where there are any."""
 
 
 def add_parser(areas: Any) -> None:
-    """Add the command.
-
-    Args:
-        areas: what `argparse.ArgumentParser.add_subparsers` returned.
-    """
-    parser = areas.add_parser(
-        "report",
-        help="show what to look at in a folder of images, as one HTML page and a table",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Add the command, see `add_command`."""
+    about = "show what to look at in a folder of images, as one HTML page and a table"
+    groups = (LabelOptions, FolderOptions, TableOptions, CriteriaOptions, OutputOptions)
+    texts = {"help": about, "description": DESCRIPTION, "epilog": EPILOG}
+    parser = add_command(areas, "report", groups, ("source", "FOLDER_OR_TABLE", SOURCE), **texts)
     spoken = {"class_names": "--classes", "folder": "FOLDER_OR_TABLE"}
     parser.set_defaults(command=_report, spoken=spoken)
-    parser.add_argument(
-        "source",
-        metavar="FOLDER_OR_TABLE",
-        help="folder of images; or predictions as 'genkl identify' reads them: .npy (N, k), .csv "
-        "or .parquet with a column for each class",
-    )
-    add_options(parser, LabelOptions, FolderOptions, TableOptions, CriteriaOptions, OutputOptions)
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -219,17 +163,17 @@ def _report(options: argparse.Namespace) -> None:
     for name in get_type_hints(TableOptions if is_folder else FolderOptions):
         if getattr(options, name):
             raise ValueError(
-                f"{_flag(name)} is given and {options.source} is {kind}, which has no use for it; "
+                f"{flag(name)} is given and {options.source} is {kind}, which has no use for it; "
                 "leave it out"
             )
     if options.max_thumbnails < 0:
         raise ValueError(f"--max-thumbnails is {options.max_thumbnails}; state 0 or more")
-    criteria = _given(options, get_type_hints(CriteriaOptions))
+    criteria = given_of(options, get_type_hints(CriteriaOptions))
     Criteria(**criteria)
     page, table = _destinations(options, source)
     plan, assessed = (_of_folder if is_folder else _of_table)(source, options, criteria)
     if options.dry_run:
-        _show_plan(plan() | {"page": str(page), "table": str(table), "settings": criteria}, options)
+        show_plan(plan() | {"page": str(page), "table": str(table), "settings": criteria}, options)
         return
     found, images = assessed()
     write_page(
@@ -240,19 +184,9 @@ def _report(options: argparse.Namespace) -> None:
         max_thumbnails=options.max_thumbnails,
         csv_name=table.name,
         table=table,
-        progress=_watched(),
+        progress=watched(),
     )
     _show(found, page, table, options)
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _given(options: argparse.Namespace, names: Any) -> dict[str, Any]:
-    """What was said; the rest has its defaults where it is used."""
-    told = {name: getattr(options, name) for name in names}
-    return {name: value for name, value in told.items() if value not in (None, [])}
 
 
 def _destinations(options: argparse.Namespace, source: Path) -> tuple[Path, Path]:
@@ -270,44 +204,18 @@ def _destinations(options: argparse.Namespace, source: Path) -> tuple[Path, Path
 
 
 def _of_folder(folder: Path, options: argparse.Namespace, criteria: dict[str, Any]) -> Work:
-    from genkl.features import EFFICIENTNET_LITE0, get_backbone
-    from genkl.features.extract import check_size
-    from genkl.networks import pick_device
-    from genkl.report import assess_folder
-    from genkl.report.folder import check_folder
+    from genkl.report import Criteria, assess_folder
+    from genkl.report.folder import check_labels_of
 
-    if options.labels is None:
-        for name in ("label_column", "image_column", "verified_column"):
-            if getattr(options, name):
-                raise ValueError(
-                    f"{_flag(name)} is given and no --labels; pass the table, or leave it out"
-                )
-    backbone = EFFICIENTNET_LITE0
-    if options.weights and not options.backbone:
-        raise ValueError("--weights is given and no --backbone; name the network that it is of")
-    if options.backbone:
-        weights = {None: "default", "random": None}.get(options.weights, options.weights)
-        backbone = get_backbone(options.backbone, weights, seed=options.seed)
-    columns = [name for name in get_type_hints(FolderOptions) if name not in NETWORK]
-    told = {"class_names": options.classes, **_given(options, ["label_column", *columns])}
-    device = _given(options, ["device"])
+    network, columns = of_folder(options)
 
     def plan() -> dict[str, Any]:
-        _, files, present, _ = check_folder(folder, options.labels, **told, **criteria)
-        size = backbone.size if options.size is None else options.size
-        check_size(backbone, size)
-        pick_device(**device)
-        return {
-            "images": len(present),
-            "classes": list(files.class_names),
-            "backbone": backbone.name,
-            "size": size,
-            **device,
-        }
+        files, present, _ = check_labels_of(folder, options.labels, **columns)
+        Criteria(**criteria).rule(len(files.class_names))
+        return plan_of(files, present, network)
 
     def assessed() -> tuple[Assessment, ImageFiles]:
-        network = {"backbone": backbone, "size": options.size, "progress": _watched(), **device}
-        return assess_folder(folder, options.labels, **network, **told, **criteria)
+        return assess_folder(folder, options.labels, **network, **columns, **criteria)
 
     return plan, assessed
 
@@ -318,7 +226,7 @@ def _of_table(path: Path, options: argparse.Namespace, criteria: dict[str, Any])
     from genkl.report import Criteria, assess
 
     _check_images(options)
-    features = _features(options.features) if options.features else None
+    features = read_features(options.features) if options.features else None
     predictions, conforming, labels = open_inputs(options, path, "FOLDER_OR_TABLE")
     if features is not None and len(features) != predictions.rows:
         raise ValueError(
@@ -382,31 +290,6 @@ def _images(folder: str, names: list[str]) -> ImageFiles:
     return images
 
 
-def _features(path: str) -> np.ndarray:
-    import numpy as np
-
-    from genkl.data.tables import checked_source, read_array
-
-    if not path.endswith(".npy"):
-        raise ValueError(f"--features is {path}; its name must end in .npy")
-    features = read_array(checked_source(path, "--features"), "--features")
-    if features.ndim != 2:
-        raise ValueError(f"--features {path} has shape {features.shape}; it must be (N, d)")
-    if features.dtype.kind not in "fiu" or not np.isfinite(features).all():
-        raise ValueError(f"--features {path} holds something else than finite numbers")
-    return features
-
-
-def _show_plan(plan: dict[str, Any], options: argparse.Namespace) -> None:
-    if options.json:
-        print(json.dumps(plan, indent=1))
-        return
-    for name, value in plan.items():
-        if isinstance(value, dict):
-            value = [f"{inner} {setting}" for inner, setting in value.items()]
-        print(f"{name:<12} {', '.join(value) if isinstance(value, list) else value}")
-
-
 def _show(found: Assessment, page: Path, table: Path, options: argparse.Namespace) -> None:
     import numpy as np
 
@@ -433,8 +316,3 @@ def _show(found: Assessment, page: Path, table: Path, options: argparse.Namespac
     if found.left_out:
         print(f"! {len(found.left_out)} could not be read, such as {found.left_out[0]}")
     print(f"written: {page} ({page.stat().st_size / 1e6:.1f} MB), {table}")
-
-
-def _watched() -> bool:
-    """Whether somebody sees a bar."""
-    return sys.stderr.isatty()

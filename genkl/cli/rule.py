@@ -123,10 +123,10 @@ def asked_for(options: argparse.Namespace, num_classes: int, predictions: str) -
 
 def _check(options: argparse.Namespace, settings: Settings, num_classes: int) -> None:
     alpha = settings.alpha
-    if alpha is None and options.values != "scores":
+    if alpha is None and options.values != "scores" and options.out is not None:
         raise ValueError(
             "--alpha is missing; pass a number (the paper's lie between 0.9 and 1.1), --preset, or "
-            "--conforming FILE to have it chosen"
+            "--conforming FILE to have it chosen; without --out, see what each would flag"
         )
     if alpha == "auto" and options.conforming is None:
         raise ValueError(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from genkl.cli.data import DatasetOptions, load
-from genkl.cli.options import Pairs, add_options, typed
+from genkl.cli.options import Pairs, add_command, typed
 from genkl.data.registry import DATASETS
 
 if TYPE_CHECKING:
@@ -126,23 +126,12 @@ class FolderOptions:
 
 
 def add_parser(areas: Any) -> None:
-    """Add the command.
-
-    Args:
-        areas: what `argparse.ArgumentParser.add_subparsers` returned.
-    """
-    parser = areas.add_parser(
-        "run",
-        help="run the whole method on a data set",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Add the command, see `add_command`."""
+    groups = (SettingsOptions, DatasetOptions, MethodOptions, MachineOptions, FolderOptions)
+    texts = {"help": "run the whole method on a data set", "description": DESCRIPTION}
+    parser = add_command(areas, "run", groups, epilog=EPILOG, **texts)
     spoken = {"num_workers": "--workers", "max_rounds": "--rounds"}
     parser.set_defaults(command=_run, spoken=spoken)
-    add_options(
-        parser, SettingsOptions, DatasetOptions, MethodOptions, MachineOptions, FolderOptions
-    )
 
 
 def _run(options: argparse.Namespace) -> None:

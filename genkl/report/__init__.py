@@ -1,11 +1,11 @@
 """The report on a folder of images or a table of predictions: one HTML page, and a table.
 
-`assess` says of every instance what it looks like and why; `assess_folder` gets the predictions
-from the images first; `write_page` and `write_table` write it down.
+`assess` says of every instance what it looks like and why; `predict_folder` gets the predictions
+from the images, `assess_folder` does both; `write_page` and `write_table` write it down.
 """
 
 from genkl.report.assessment import KINDS, Assessment, Criteria, Thresholds, assess
-from genkl.report.folder import assess_folder, held_out_probs
+from genkl.report.folder import FolderPredictions, assess_folder, held_out_probs, predict_folder
 from genkl.report.page import write_page
 from genkl.report.table import write_table
 
@@ -13,10 +13,12 @@ __all__ = [
     "KINDS",
     "Assessment",
     "Criteria",
+    "FolderPredictions",
     "Thresholds",
     "assess",
     "assess_folder",
     "held_out_probs",
+    "predict_folder",
     "write_page",
     "write_table",
 ]

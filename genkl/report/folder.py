@@ -1,4 +1,4 @@
-"""Assessment of a folder of images: cross-validated predictions from frozen features."""
+"""Predictions of a folder of images, cross-validated from frozen features, and its assessment."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import inspect
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from genkl.checks import check_positive
-from genkl.data.folder import LabelledFiles, read_folder
+from genkl.data.folder import NO_LABEL, LabelledFiles, read_folder
 from genkl.data.images import ImageFiles
 from genkl.features import EFFICIENTNET_LITE0, Backbone, extract_features
 from genkl.report.assessment import Assessment, Criteria, assess
@@ -28,36 +31,152 @@ REGULARISATION = 10.0
 labels that aren't trusted."""
 
 CRITERIA = tuple(inspect.signature(Criteria).parameters)
+NETWORK = ("features", "backbone", "size", "device", "cache_dir", "progress")
+
+
+@dataclass(frozen=True)
+class FolderPredictions:
+    """Predictions of N images of a folder, each by models that saw neither its label nor its copy.
+
+    Attributes:
+        files: their names, class names, and what is said about them.
+        probs: shape (N, k).
+        features: that they were made from, shape (N, d).
+        copies: the first row of each one's near copies, shape (N,), see `near_copies`.
+        images: the files, to read.
+        left_out: names of images that could not be read.
+        told: how they were made, in words.
+    """
+
+    files: LabelledFiles
+    probs: np.ndarray
+    features: np.ndarray
+    copies: np.ndarray
+    images: ImageFiles
+    left_out: tuple[str, ...]
+    told: str
+
+    def to_frame(self) -> pd.DataFrame:
+        """Columns ``image``, ``label`` (-1 where there is none), and one for each class.
+
+        Raises:
+            ValueError: a class is called as one of the first two.
+        """
+        names = self.files.class_names
+        check_column_names(names)
+        labels = np.array([*names, NO_LABEL], object)[self.files.given]
+        known = pd.DataFrame({"image": self.files.names.to_pylist(), "label": labels})
+        return pd.concat([known, pd.DataFrame(self.probs, columns=names)], axis=1)
+
+
+def check_column_names(class_names: Sequence[str]) -> None:
+    """Refuse classes that a table of predictions can't tell from its other columns."""
+    for name in {"image", "label"} & {*class_names}:
+        raise ValueError(
+            f"class_names has {name!r}, which is a column of the table of predictions, too; give "
+            "that class another name"
+        )
+
+
+def predict_folder(
+    folder: str | os.PathLike[str],
+    labels: str | os.PathLike[str] | None = None,
+    *,
+    features: np.ndarray | None = None,
+    backbone: Backbone = EFFICIENTNET_LITE0,
+    seed: int = 0,
+    progress: bool = True,
+    **asked: Any,
+) -> FolderPredictions:
+    """Predict every image of a folder from the labels of the others.
+
+    A frozen network turns images into features (kept in the cache). Predictions are those of
+    logistic regressions on the labels of *other* images, see `held_out_probs`; no fold parts near
+    copies, nor images of one group. A verified label takes the place of the given one.
+
+    Args:
+        folder: of the images, with a sub-folder for each class if there is no table.
+        labels: a CSV file, see `genkl.data.folder.load_folder`.
+        features: of your own, shape (M, d), a row for each line of the table, or for each image in
+            the order of their paths; None extracts them.
+        backbone: the frozen network.
+        seed: of the folds.
+        progress: show bars.
+        **asked: ``size``, ``device`` and ``cache_dir``, see `extract_features`; ``class_names``,
+            ``missing`` and what the columns of the table are, see
+            `genkl.data.folder.load_folder`.
+
+    Returns:
+        Predictions of the images that are there and can be read.
+
+    Raises:
+        DataNotFoundError: no such folder or table, no images, or files that are not there.
+        ValueError: a bad line in the table, a class without images or with a single group, or
+            features that don't fit.
+    """
+    shown = {name: asked.pop(name) for name in ("size", "device", "cache_dir") if name in asked}
+    files, rows, taught = check_labels_of(folder, labels, **asked)
+    images = ImageFiles(Path(folder).expanduser(), files.names).take(rows)
+    if features is None:
+        how = {"on_error": "skip", "progress": progress, **shown}
+        features = extract_features(images, backbone, **how).numpy()
+        eyes = f"{backbone.name} at {shown.get('size') or backbone.size} px"
+    else:
+        features, eyes = _own_features(features, files)[rows], "your own"
+    readable = ~np.isnan(features[:, 0])
+    left_out = tuple(images.name(row) for row in np.flatnonzero(~readable).tolist())
+    rows, features, images = rows[readable], features[readable], images.take(readable)
+    here = {name: getattr(files, name)[rows] for name in ("given", "verified", "is_nc")}
+    groups = None if files.groups is None else files.groups[rows]
+    names = pc.take(files.names, pa.array(rows))
+    files, copies = replace(files, names=names, groups=groups, **here), near_copies(features)
+    probs = held_out_probs(
+        features,
+        taught[readable],
+        len(files.class_names),
+        seed=seed,
+        groups=copies if groups is None else _joined(copies, groups),
+        class_names=files.class_names,
+        progress=progress,
+    )
+    told = (
+        f"logistic regressions on features of {eyes}, learned from the labels of other images "
+        f"({FOLDS} folds, {REPEATS} times, averaged; seed {seed})"
+    )
+    return FolderPredictions(files, probs, features, copies, images, left_out, told)
+
+
+def _own_features(features: np.ndarray, files: LabelledFiles) -> np.ndarray:
+    features = np.asarray(features)
+    if features.ndim != 2 or len(features) != len(files.names):
+        raise ValueError(
+            f"features has shape {features.shape} and {len(files.names)} images are listed; pass "
+            "one row for each, in their order"
+        )
+    return features
+
+
+def _joined(copies: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Groups of rows that neither of two divisions parts, shape (N,)."""
+    count = len(copies)
+    size = count + int(groups.max()) + 1
+    links = coo_array((np.ones(count), (copies, count + groups)), shape=(size, size))
+    return connected_components(links, directed=False)[1][copies]
 
 
 def assess_folder(
     folder: str | os.PathLike[str],
     labels: str | os.PathLike[str] | None = None,
-    *,
-    backbone: Backbone = EFFICIENTNET_LITE0,
-    size: int | None = None,
-    device: Any = "auto",
-    cache_dir: str | os.PathLike[str] | None = None,
-    progress: bool = True,
     **asked: Any,
 ) -> tuple[Assessment, ImageFiles]:
-    """Assess a folder of images with labels.
+    """Assess a folder of images with labels, by the predictions of `predict_folder`.
 
-    A frozen network turns images into features (kept in the cache). Predictions are those of
-    logistic regressions on the labels of the *other* images, see `held_out_probs`. A verified
-    label takes the place of the given one, and images whose label is verified are those that are
-    known to conform.
+    Images whose label is verified are those that are known to conform.
 
     Args:
         folder: of the images, with a sub-folder for each class if there is no table.
         labels: a CSV file, see `genkl.data.folder.load_folder`.
-        backbone: the frozen network.
-        size: its input in pixels; None is its own.
-        device: "auto", "cpu", "cuda", ...
-        cache_dir: of the features.
-        progress: show bars.
-        **asked: ``class_names``, ``missing`` and what the columns of the table are, see
-            `genkl.data.folder.load_folder`; criteria, see `Criteria`, whose ``seed`` is that of
+        **asked: options of `predict_folder`; criteria, see `Criteria`, whose ``seed`` is that of
             the folds, too.
 
     Returns:
@@ -69,36 +188,25 @@ def assess_folder(
         ValueError: a bad line in the table, a class without images, or criteria out of range.
         TypeError: neither an option of the table nor a criterion.
     """
-    judged, files, rows, taught = check_folder(folder, labels, **asked)
-    class_names, seed = files.class_names, Criteria(**judged).seed
-    images = ImageFiles(Path(folder).expanduser(), files.names).take(rows)
-    shown = {"size": size, "device": device, "cache_dir": cache_dir, "progress": progress}
-    features = extract_features(images, backbone, on_error="skip", **shown).numpy()
-    readable = ~np.isnan(features[:, 0])
-    left_out = tuple(images.name(row) for row in np.flatnonzero(~readable).tolist())
-    rows, features, images = rows[readable], features[readable], images.take(readable)
-    copies = near_copies(features)
-    probs = held_out_probs(
-        features,
-        taught[readable],
-        len(class_names),
-        seed=seed,
-        groups=copies,
-        class_names=class_names,
-        progress=progress,
-    )
+    judged = {name: asked.pop(name) for name in CRITERIA if name in asked}
+    criteria = Criteria(**judged)
+    columns = {name: value for name, value in asked.items() if name not in NETWORK}
+    files, _, _ = check_labels_of(folder, labels, **columns)
+    criteria.rule(len(files.class_names))
+    made = predict_folder(folder, labels, seed=criteria.seed, **asked)
     found = assess(
-        probs,
-        files.given[rows],
-        class_names=class_names,
-        names=pc.take(files.names, pa.array(rows)).to_pylist(),
-        features=features,
-        verified_labels=files.verified[rows],
-        is_nc=files.is_nc[rows],
+        made.probs,
+        made.files.given,
+        class_names=made.files.class_names,
+        names=made.files.names.to_pylist(),
+        features=made.features,
+        verified_labels=made.files.verified,
+        is_nc=made.files.is_nc,
         **judged,
     )
-    facts = {"Predictions": _told(backbone, size, seed), **found.facts}
-    return _with_copies(replace(found, facts=facts, left_out=left_out), copies), images
+    facts = {"Predictions": made.told, **found.facts}
+    found = replace(found, facts=facts, left_out=made.left_out)
+    return _with_copies(found, made.copies), made.images
 
 
 def _with_copies(found: Assessment, copies: np.ndarray) -> Assessment:
@@ -112,29 +220,26 @@ def _with_copies(found: Assessment, copies: np.ndarray) -> Assessment:
     )
 
 
-def check_folder(
-    folder: str | os.PathLike[str], labels: str | os.PathLike[str] | None = None, **asked: Any
-) -> tuple[dict[str, Any], LabelledFiles, np.ndarray, np.ndarray]:
-    """What is in a folder, after all checks of `assess_folder` that need no features.
+def check_labels_of(
+    folder: str | os.PathLike[str], labels: str | os.PathLike[str] | None = None, **columns: Any
+) -> tuple[LabelledFiles, np.ndarray, np.ndarray]:
+    """What is in a folder, after all checks of `predict_folder` that need no features.
 
     Returns:
-        The criteria, the files, the rows of those that are there, and the labels that these teach.
+        The files, the rows of those that are there, and the labels that these teach.
     """
-    judged = {name: asked.pop(name) for name in CRITERIA if name in asked}
-    criteria = Criteria(**judged)
-    files, rows = read_folder(folder, labels, **asked)
+    files, rows = read_folder(folder, labels, **columns)
     taught = _taught(files, rows)
     _check_counts(taught, len(files.class_names), files.class_names)
-    criteria.rule(len(files.class_names))
-    return judged, files, rows, taught
-
-
-def _told(backbone: Backbone, size: int | None, seed: int) -> str:
-    return (
-        f"logistic regressions on features of {backbone.name} at {size or backbone.size} px, "
-        f"learned from the labels of other images ({FOLDS} folds, {REPEATS} times, averaged; seed "
-        f"{seed})"
-    )
+    if files.groups is not None:
+        pairs = np.unique(np.stack([taught, files.groups[rows]])[:, taught >= 0], axis=1)
+        if len(alone := np.flatnonzero(np.bincount(pairs[0]) == 1)):
+            raise ValueError(
+                f"group_column is {columns['group_column']!r}, and all images of "
+                f"{files.class_names[alone[0]]!r} are in one group, so that nothing predicts them; "
+                "leave the column or the class out"
+            )
+    return files, rows, taught
 
 
 def held_out_probs(

@@ -27,8 +27,9 @@ def to_frame(assessment: Assessment) -> pd.DataFrame:
     """One row per instance, in the order of the assessment.
 
     Columns: ``image``, ``label`` (given), ``verified`` (empty where nobody looked), ``kind``,
-    ``suggestion`` (a class where the label is likely wrong, `no_class_name` for what looks out of
-    distribution, the given label for what looks fine, empty for what looks ambiguous),
+    ``suggestion`` (what was verified; else a class where the label is likely wrong,
+    `no_class_name` for what looks out of distribution, the given label for what looks fine, empty
+    for what looks ambiguous),
     ``predicted``, ``dominant_entries``, the numbers behind them, and of a folder ``copy_of`` (the
     first of the images that are nearly the same as this one, empty for most). With ``verified``
     filled in it is a table that `genkl.data.folder.load_folder` reads, with
@@ -43,6 +44,7 @@ def to_frame(assessment: Assessment) -> pd.DataFrame:
     )
     verified = names[table["verified"]]
     verified[table["is_nc"].to_numpy()] = none
+    suggestion = np.where(verified == "", suggestion, verified)
     frame = pd.DataFrame(
         {
             "image": table["image"],

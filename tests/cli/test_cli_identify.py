@@ -9,6 +9,7 @@ import json
 import math
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -442,6 +443,27 @@ def test_a_dash_writes_the_table_to_stdout_and_the_summary_beside_it(probs, caps
     assert "flagged:" in said
 
 
+def test_without_alpha_it_says_what_each_would_flag(probs, capsys):
+    assert run("p.npy", "--beta", BETA, "--json") == 0
+    survey = pd.DataFrame(json.loads(capsys.readouterr().out)["survey"])
+    assert survey["alpha"].is_monotonic_increasing
+    assert {0.9, 1.0, 1.1} <= set(survey["alpha"])
+    vectors = genkl.uniform_like_vectors(K)
+    for row in survey.to_dict("records"):
+        mask = genkl.identify_nc(probs, row["alpha"], float(BETA), vectors)
+        assert row["flagged"] == mask.mean()
+        peak = row["peak of flagged"]
+        assert np.isnan(peak) if not mask.any() else peak == np.median(probs[mask].max(axis=1))
+        shares = [mask[probs.argmax(axis=1) == c].mean() for c in range(K)]
+        assert row["of it"] == np.nanmax(shares) == shares[row["most flagged class"]]
+    assert run("p.npy", "--beta", BETA) == 0
+    shown = capsys.readouterr().out
+    at_five = float(re.search(r"--alpha (\S+) +\(flags 5 % or less\)", shown)[1])
+    assert genkl.identify_nc(probs, at_five, float(BETA), vectors).mean() <= 0.05
+    for way in ("--conforming", "--preset", "Add one of"):
+        assert way in shown
+
+
 def test_a_bar_is_shown_in_a_terminal_alone(probs, capsys, monkeypatch):
     assert run("p.npy", *RULE, "--out", "mask.npy") == 0
     assert capsys.readouterr().err == ""
@@ -674,7 +696,7 @@ WRONG = [
     ([*A, "p.csv", *ID, "--labels", "double.csv"], "double.csv has '001.jpg' twice"),
     ([*A, "p.npy", "--labels", "y.npy", "--out", "o.npy"], "labels are given and --out is o.npy"),
     # the rule
-    (["p.npy"], "--alpha is missing; pass a number"),
+    (["p.npy", "--out", "o.csv"], "--alpha is missing; pass a number"),
     (["p.npy", "--alpha", "0"], "--alpha is 0.0; it must be a finite number greater than 0"),
     (["p.npy", "--alpha", "inf"], "--alpha is inf"),
     (["p.npy", "--alpha", "1", "--beta", "0.2"], "--beta is 0.2; identification needs 0 <= beta"),

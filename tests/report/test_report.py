@@ -611,10 +611,35 @@ def test_decisions_by_keyboard_are_in_the_table_and_stay(opened, tmp_path: Path)
     assert lines[rows[0]][head.index("verified")] == verified[rows[0]]
 
 
+@pytest.mark.parametrize("width", [1100, 360])
+def test_the_page_begins_with_labels_that_are_likely_wrong(opened, width: int):
+    found = sample(hostile=False)
+    page = opened(found, viewport={"width": width, "height": 700})
+    wrong, gap = np.flatnonzero(found.kinds() == WRONG), found.table["gap"].to_numpy()
+    shown = page.page.evaluate("[...genklReport.shown]")
+    assert shown == wrong[np.argsort(-gap[wrong], kind="stable")].tolist()
+    button = page.page.locator("#begin")
+    assert str(len(wrong)) in button.text_content()
+    button.click()
+    first = page.page.locator("#detail-name").text_content()
+    assert first == found.table["image"][shown[0]]
+    box = page.page.locator("#decide button:visible").first.bounding_box()
+    assert 0 <= box["y"] < 700 - box["height"]  # in sight, on a phone, too
+
+
+def test_what_was_verified_is_suggested():
+    found = sample(hostile=False)
+    frame = to_frame(found)
+    known = frame["verified"] != ""
+    assert known.any()
+    assert (frame["suggestion"] == frame["verified"])[known].all()
+
+
 def test_filters_and_orders(opened):
     found = sample(hostile=False)
     page = opened(found)
     kinds, score = found.kinds(), found.table["score"].to_numpy()
+    page.page.select_option("#sort", "score")
     for kind in range(len(KINDS)):
         page.page.select_option("#kind", str(kind))
         shown = page.page.evaluate("[...genklReport.shown]")
@@ -639,6 +664,7 @@ def test_filters_and_orders(opened):
 def test_thresholds_move(opened):
     found = sample()
     page = opened(found)
+    page.page.click("#parting summary")
     number = page.page.get_by_label("alpha, as a number")
     number.fill("1000")
     number.press("Enter")

@@ -22,7 +22,7 @@
   const predicted = (row) => column.topClasses[row * top];
 
   const className = (number) => (number < 0 ? "no label" : classes[number]);
-  const percent = (share) => (Number.isFinite(share) ? `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %` : "–");
+  const percent = (share) => (Number.isFinite(share) ? `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}\u00a0%` : "–");
   const short = (value) => (Number.isFinite(value) ? value.toPrecision(3) : "∞");
   const counted = (count, one = "image", many = "images") => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
   const make = (tag, properties = {}, ...children) => {
@@ -244,8 +244,22 @@
     const share = (kind) => `${total[kind].toLocaleString("en")} (${percent(total[kind] / N)})`;
     $("summary").textContent = `Of ${counted(N)} in ${classes.length} classes, ${share(AMBIGUOUS)} ` +
       `look ambiguous and ${share(OOD)} out of distribution; the label of ${share(WRONG)} is likely wrong.`;
+    $("first-step").hidden = total[FINE] === N;
+    $("begin").textContent = total[WRONG]
+      ? `Look at the ${counted(total[WRONG], "label that is", "labels that are")} likely wrong`
+      : `Look at the ${counted(N - total[FINE], "image that conforms", "images that conform")} to no class`;
     return total;
   };
+  const startWith = () => {
+    const wrong = kindOf.includes(WRONG);
+    filter.kind = $("kind").value = wrong ? String(WRONG) : "flagged";
+    filter.sort = $("sort").value = wrong ? "gap" : "score";
+  };
+  $("begin").addEventListener("click", () => {
+    startWith();
+    show(filter.kind, "");
+    openDetail(0);
+  });
   const show = (kind, wanted) => {
     filter.kind = $("kind").value = String(kind);
     filter.class = $("class").value = String(wanted);
@@ -369,6 +383,7 @@
     drawAll();
     refresh();
   });
+  $("parting").addEventListener("toggle", drawAll);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
 
   // --- Controls ---------------------------------------------------------------------------------
@@ -406,7 +421,8 @@
     for (let row = 0; row < N; row += 1) {
       const given = column.given[row] < 0 ? "" : classes[column.given[row]];
       const likely = classes[predicted(row)];
-      const suggestion = { [FINE]: given, [WRONG]: likely, [OOD]: noClass, [AMBIGUOUS]: "" }[kindOf[row]];
+      const signs = { [FINE]: given, [WRONG]: likely, [OOD]: noClass, [AMBIGUOUS]: "" }[kindOf[row]];
+      const suggestion = verified(row) || signs;
       lines.push([names[row], given, verified(row), kinds[kindOf[row]], suggestion, likely].map(quoted).join(",")
         + `,${column.dominant[row]},` + [column.topProbs[row * top], column.givenProb[row], column.score[row],
         column.entropy[row], column.apart[row]].map(rounded).join(","));
@@ -535,6 +551,8 @@
   }
 
   drawAll();
+  decide();
+  startWith();
   refresh();
   // For tests, and for the curious.
   window.genklReport = { at, kindOf, csv, refresh, get shown() { return shown; }, decisions };
