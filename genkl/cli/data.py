@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
 import textwrap
 from collections.abc import Callable
 from typing import Any
 
-from genkl.cli.options import Pairs, add_options, typed
+from genkl.cli.options import Pairs, add_options, print_json, typed
 from genkl.data.registry import DATASETS, Entry, load_dataset
 from genkl.data.sources import DataNotFoundError, explain, fetch, find_data, is_present
 
@@ -98,7 +97,7 @@ def _list(options: argparse.Namespace) -> None:
     """Every data set: is it here, licence, size, how to get it."""
     facts = [_facts(entry, options.data_root) for entry in DATASETS.values()]
     if options.json:
-        print(json.dumps(facts, indent=1))
+        print_json(facts)
         return
     width = max(map(len, DATASETS)) + 8
     for fact in facts:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +15,7 @@ import pandas as pd
 from genkl import __version__
 from genkl.checks import check_probabilities
 from genkl.cli.files import checked_destination, files_read, open_inputs, read_labels, writing
+from genkl.cli.options import print_facts, print_json
 from genkl.cli.rule import Settings, asked_for, refused
 from genkl.data.tables import Predictions
 from genkl.rule.choose import AlphaPath, diagnose
@@ -24,7 +24,7 @@ from genkl.rule.divergence import dominance_threshold, entropy
 from genkl.rule.evaluation import evaluate
 from genkl.rule.identify import flag_above
 from genkl.rule.stream import evaluate_batches, votes_from, write_array
-from genkl.storage import plain, replacing
+from genkl.storage import replacing
 
 CLASSES_SHOWN = 20
 PAPER_ALPHAS = (0.9, 1.0, 1.1)
@@ -67,9 +67,9 @@ def identify(options: argparse.Namespace) -> None:
     if options.dry_run:
         configuration, plan = _configuration(request, request.settings), _plan(request)
         if options.json:
-            _print_json({"configuration": configuration, "plan": plan})
+            print_json({"configuration": configuration, "plan": plan})
         else:
-            _print_facts({**configuration, **plan})
+            print_facts({**configuration, **plan})
         return
     if request.settings.alpha is None and options.out is None:
         _survey(request)
@@ -81,7 +81,7 @@ def identify(options: argparse.Namespace) -> None:
         settings, summary, table = _tabulate(request)
         _write(options.out, table)
     if options.json:
-        _print_json({"configuration": _configuration(request, settings), "summary": summary})
+        print_json({"configuration": _configuration(request, settings), "summary": summary})
         return
     text = _summary_text(request, settings, summary)
     print(text, file=sys.stderr if options.out == "-" else sys.stdout)
@@ -255,7 +255,7 @@ def _survey(request: Request) -> None:
             }
         )
     if request.options.json:
-        _print_json({"configuration": _configuration(request, settings), "survey": rows})
+        print_json({"configuration": _configuration(request, settings), "survey": rows})
         return
     percent, short = "{:.1%}".format, "{:.2f}".format
     formats = {"alpha": "{:.4g}".format, "flagged": percent, "of it": percent}
@@ -356,15 +356,3 @@ def _print_first(table: pd.DataFrame, most: int) -> None:
         shown = flagged.head(most)
         print(f"first {len(shown)} of {len(flagged)} flagged rows (--out FILE writes all rows)")
         print(shown.to_string(index=False, float_format="{:.4g}".format))
-
-
-def _print_facts(facts: dict[str, Any]) -> None:
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        if value is not None:
-            text = ", ".join(value) if isinstance(value, list) else value
-            print(f"{name:<{width}}  {text}")
-
-
-def _print_json(content: Any) -> None:
-    print(json.dumps(plain(content), indent=1, allow_nan=False))

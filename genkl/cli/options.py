@@ -8,8 +8,10 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+
+from genkl.storage import plain
 
 Pairs = list[tuple[str, str]]
 """An option with a key and a value, that can be repeated."""
@@ -165,3 +167,32 @@ def typed(option: str, kind: str, text: str) -> Any:
     if type(value) not in fits or value in (math.inf, -math.inf):
         raise ValueError(f"{option} is {text!r}; it must be {asked}")
     return value
+
+
+def flag(name: str) -> str:
+    """An option as it is written."""
+    return f"--{name.replace('_', '-')}"
+
+
+def given_of(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """What was said; the rest has its defaults where it is used."""
+    told = {name: getattr(options, name) for name in names}
+    return {name: value for name, value in told.items() if value not in (None, [])}
+
+
+def print_json(content: Any) -> None:
+    """For programs."""
+    print(json.dumps(plain(content), indent=1, allow_nan=False, default=str))
+
+
+def print_facts(facts: dict[str, Any], as_json: bool = False) -> None:
+    """A line for each fact that there is, or JSON with all."""
+    if as_json:
+        print_json(facts)
+        return
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            value = [f"{inner} {setting}" for inner, setting in value.items()]
+        if value not in (None, []):
+            text = ", ".join(value) if isinstance(value, list) else value
+            print(f"{name:<{max(map(len, facts))}}  {text}")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from genkl.cli.options import Names, add_command
+from genkl.cli.options import Names, add_command, flag, given_of, print_facts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,25 +136,14 @@ def _predict(options: argparse.Namespace) -> None:
     check_column_names(files.class_names)
     told = plan_of(files, present, network) | {"table": str(out)}
     if options.dry_run:
-        show_plan(told, options)
+        print_facts(told, options.json)
         return
     made = predict_folder(options.folder, options.labels, seed=options.seed, **network, **columns)
     table = made.to_frame()
     with replacing(out) as path:
         (table.to_csv if out.suffix == ".csv" else table.to_parquet)(path, index=False)
     told |= {"images": len(table), "left_out": list(made.left_out), "predictions": made.told}
-    show_plan({name: value for name, value in told.items() if value}, options)
-
-
-def flag(name: str) -> str:
-    """An option as it is written."""
-    return f"--{name.replace('_', '-')}"
-
-
-def given_of(options: argparse.Namespace, names: Any) -> dict[str, Any]:
-    """What was said; the rest has its defaults where it is used."""
-    told = {name: getattr(options, name) for name in names}
-    return {name: value for name, value in told.items() if value not in (None, [])}
+    print_facts(told, options.json)
 
 
 def of_folder(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -231,17 +219,6 @@ def read_features(path: str) -> np.ndarray:
     if features.dtype.kind not in "fiu" or not np.isfinite(features).all():
         raise ValueError(f"--features {path} holds something else than finite numbers")
     return features
-
-
-def show_plan(plan: dict[str, Any], options: argparse.Namespace) -> None:
-    """Print what would be done, or was."""
-    if options.json:
-        print(json.dumps(plan, indent=1))
-        return
-    for name, value in plan.items():
-        if isinstance(value, dict):
-            value = [f"{inner} {setting}" for inner, setting in value.items()]
-        print(f"{name:<12} {', '.join(value) if isinstance(value, list) else value}")
 
 
 def watched() -> bool:

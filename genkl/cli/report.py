@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from genkl.cli.options import add_command
+from genkl.cli.options import add_command, flag, given_of, print_facts, print_json
 from genkl.cli.predict import (
     FolderOptions,
     LabelOptions,
-    flag,
-    given_of,
     of_folder,
     plan_of,
     read_features,
-    show_plan,
     watched,
 )
 from genkl.data.sources import DataNotFoundError
@@ -173,7 +169,8 @@ def _report(options: argparse.Namespace) -> None:
     page, table = _destinations(options, source)
     plan, assessed = (_of_folder if is_folder else _of_table)(source, options, criteria)
     if options.dry_run:
-        show_plan(plan() | {"page": str(page), "table": str(table), "settings": criteria}, options)
+        told = {"page": str(page), "table": str(table), "settings": criteria}
+        print_facts(plan() | told, options.json)
         return
     found, images = assessed()
     write_page(
@@ -306,7 +303,7 @@ def _show(found: Assessment, page: Path, table: Path, options: argparse.Namespac
             "page": str(page),
             "table": str(table),
         }
-        print(json.dumps(told, indent=1))
+        print_json(told)
         return
     print(f"{options.source}: {len(found):,} images, {len(found.class_names)} classes")
     for name, text in found.facts.items():

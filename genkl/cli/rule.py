@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from genkl.checks import check_beta, check_positive
+from genkl.cli.options import flag
 from genkl.rule.divergence import uniform_like_vectors
 from genkl.rule.evaluation import SampledRule
 
@@ -69,13 +70,13 @@ def refused(options: argparse.Namespace) -> Iterator[str]:
     for name, least in LEAST.items():
         value = getattr(options, name)
         if value is not None and not least <= value < math.inf:
-            yield f"{_option(name)} is {value}; it must be a finite number of at least {least}"
+            yield f"{flag(name)} is {value}; it must be a finite number of at least {least}"
     if (options.seed or 0) >= 1 << 32:
         yield f"--seed is {options.seed}; it must be less than {1 << 32}"
     for name in ("max_flag_rate", "confidence"):
         value = getattr(options, name)
         if value is not None and not 0 < value < 1:
-            yield f"{_option(name)} is {value}; it must lie between 0 and 1"
+            yield f"{flag(name)} is {value}; it must lie between 0 and 1"
 
 
 def asked_for(options: argparse.Namespace, num_classes: int, predictions: str) -> Settings:
@@ -140,11 +141,7 @@ def _check(options: argparse.Namespace, settings: Settings, num_classes: int) ->
         value = getattr(options, name)
         if alpha != "auto" and value is not None:
             raise ValueError(
-                f"{_option(name)} is {value}, which has no use where alpha is {alpha}; add --alpha "
+                f"{flag(name)} is {value}, which has no use where alpha is {alpha}; add --alpha "
                 "auto, or leave it out"
             )
     check_beta(settings.beta, num_classes, "--beta")
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import re
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from genkl.cli.data import DatasetOptions, load
-from genkl.cli.options import Pairs, add_command, typed
+from genkl.cli.options import Pairs, add_command, print_json, typed
 from genkl.data.registry import DATASETS
 
 if TYPE_CHECKING:
@@ -316,7 +315,7 @@ def _show_plan(
         "resume": options.resume,
     }
     if options.json:
-        print(json.dumps(facts | more, indent=1, default=str))
+        print_json(facts | more)
         return
     for key, value in facts.items():
         print(f"{key + ':':<17} {value}")
