@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from genkl.cli.data import DatasetOptions, load
 from genkl.cli.options import Pairs, add_command, print_json, typed
-from genkl.data.registry import DATASETS
+from genkl.data.registry import DATASETS, FOLDER
 
 if TYPE_CHECKING:
     from genkl.learn import GenKLConfig, Run
@@ -23,10 +23,16 @@ SHORT = {
 }
 """Names on the command line that are shorter than the method's own."""
 
+PLAIN = "given labels"
+"""What a method has to beat on images of your own, with the same network and settings."""
+
+SHARED = ("seed", "resume", "checkpoint_every", "dry_run")
+
 DESCRIPTION = """\
 Run the whole method: pre-train, identify, relabel, train with three losses, fine-tune, repeat.
 Everything is kept in a folder: finished models, predictions, logs (CSV, JSON, TensorBoard) and
-checkpoints. A run that was cut off goes on with --resume, to the same numbers."""
+checkpoints. A run that was cut off goes on with --resume, to the same numbers. On a folder of your
+own, the given labels as they are teach a network, too, and both are compared."""
 
 EPILOG = """\
 examples:
@@ -135,6 +141,7 @@ def add_parser(areas: Any) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     import genkl
+    from genkl.learn.folder import is_used
 
     name, method = options.dataset or options.preset, method_of(options.method)
     if name not in DATASETS:
@@ -160,25 +167,33 @@ def _run(options: argparse.Namespace) -> None:
     make_model, backbone = networks(options, preset)
     dataset, _ = load(name, options)
     config = configuration(options, preset, dataset, is_frozen=backbone is not None)
-    settings = {
-        "make_model": make_model,
-        "backbone": backbone,
-        "engine": engine,
-        "run_dir": run_dir,
-    }
-    shared = ("seed", "resume", "checkpoint_every", "dry_run")
-    settings |= {name: getattr(options, name) for name in shared}
-    if method == "GenKL":
-        rules = {"entropy": genkl.entropy_rule(config.max_flag_rate), "none": genkl.flag_nothing}
-        settings["identify"] = rules.get(options.identify)
-        settings["losses"] = genkl.losses_of(options.losses)
-        run = genkl.run_genkl(dataset, config, **settings)
-    else:
-        run = genkl.run_method(method, dataset, config, **settings)
+    settings = {"make_model": make_model, "backbone": backbone, "engine": engine}
+    settings |= {"run_dir": run_dir, **{key: getattr(options, key) for key in SHARED}}
+    run = _trained(method, dataset, config, options, settings)
     if run is None:
         _show_plan(options, method, dataset, config, **settings)
-    elif engine.is_first:
+        return
+    plain = None
+    if name == FOLDER.name and method != PLAIN:
+        beside = run_dir / "given-labels"
+        settings |= {"run_dir": beside, "resume": is_used(beside)}
+        plain = _trained(PLAIN, dataset, config, options, settings)
+    if engine.is_first:
         _show_result(run, run_dir, options.json)
+        if plain:
+            _show_comparison(run, plain, len(dataset.test))
+
+
+def _trained(
+    method: str, dataset: Any, config: GenKLConfig, options: argparse.Namespace, settings: Any
+) -> Run | None:
+    import genkl
+
+    if method != "GenKL":
+        return genkl.run_method(method, dataset, config, **settings)
+    rules = {"entropy": genkl.entropy_rule(config.max_flag_rate), "none": genkl.flag_nothing}
+    own = {"identify": rules.get(options.identify), "losses": genkl.losses_of(options.losses)}
+    return genkl.run_genkl(dataset, config, **own, **settings)
 
 
 def method_of(name: str) -> str:
@@ -377,3 +392,16 @@ def _show_result(run: Run, run_dir: Path, as_json: bool) -> None:
             f"{done.test_accuracy:>7.2%} {done.ensemble_test_accuracy:>14.2%}{mark}"
         )
     print(f"{run.clean_labels} clean labels; everything is in {run_dir}")
+
+
+def _show_comparison(run: Run, plain: Run, count: int) -> None:
+    """Both on so many test images, with 95 % intervals (Wilson), for people: on stderr."""
+    from scipy.stats import binomtest
+
+    for done in (run, plain):
+        share = done.best.test_accuracy
+        low, high = binomtest(round(share * count), count).proportion_ci(method="wilson")
+        told = f"{done.method}: {share:.1%} of {count} test images [{low:.1%}, {high:.1%}]"
+        print(told, file=sys.stderr)
+    if run.best.test_accuracy <= plain.best.test_accuracy:
+        print(f"! {run.method} is not better than the labels as they are", file=sys.stderr)

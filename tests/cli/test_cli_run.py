@@ -6,8 +6,11 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from official_trees import write_clothing1m
+from PIL import Image
+from scipy.stats import binomtest
 
 import genkl
 from genkl.cli import main
@@ -55,6 +58,30 @@ def test_it_is_run_genkl_and_goes_on(tmp_path, capsys):
     assert record["rounds"][0]["threshold"] == run.best.threshold
     assert main([*SHORT, "--run-dir", "here", "--resume", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rounds"] == record["rounds"]
+
+
+def test_a_folder_of_ones_own_is_compared_with_its_labels_as_they_are(tmp_path, capsys):
+    rng, lines = np.random.default_rng(0), ["image,label,verified"]
+    for row in range(90):
+        color = np.eye(3)[row % 3] * 180 + 40
+        pixels = np.clip(color + rng.normal(scale=25, size=(16, 16, 3)), 0, 255)
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{row:02}.png")
+        given = (row + (row % 5 == 0)) % 3  # a fifth of the labels is wrong
+        lines.append(f"{row:02}.png,{'rgb'[given]},{'rgb'[row % 3] if row < 45 else ''}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    asked = [*SHORT, "--dataset", "folder", "-o", "folder", str(tmp_path), "-o", "labels"]
+    asked += ["labels.csv", "--run-dir", "here", "--json"]
+    assert main(asked) == 0
+    shown, said = capsys.readouterr()
+    accuracy = json.loads(shown)["rounds"][0]["test_accuracy"]
+    beside = json.loads((tmp_path / "here" / "given-labels" / "record.json").read_text())
+    plain = beside["rounds"][0]["test_accuracy"]
+    low, high = binomtest(round(12 * plain), 12).proportion_ci(method="wilson")
+    assert f"given labels: {plain:.1%} of 12 test images [{low:.1%}, {high:.1%}]" in said
+    assert f"GenKL: {accuracy:.1%} of 12 test images" in said
+    assert ("! GenKL is not better" in said) == (accuracy <= plain)
+    assert main([*asked, "--resume"]) == 0  # both go on
+    assert f"given labels: {plain:.1%} of 12" in capsys.readouterr().err
 
 
 def test_a_folder_in_use_and_another_run_are_refused_before_anything_is_loaded(capsys, tmp_path):
