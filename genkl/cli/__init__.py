@@ -14,11 +14,11 @@ import sys
 from collections.abc import Sequence
 
 from genkl import __version__
-from genkl.cli import data, identify, predict, report, run
+from genkl.cli import apply, data, identify, predict, report, run
 from genkl.cli.options import Parser, as_typed
 from genkl.extras import explain_missing
 
-AREAS = (data, run, predict, identify, report)
+AREAS = (data, run, predict, identify, report, apply)
 """In the order that ``genkl --help`` lists them."""
 
 MOVED = {
