@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import mannwhitneyu
 
 from genkl.checks import check_beta, check_labels, check_probabilities
 from genkl.rule.conformal import threshold_for_budget
@@ -27,6 +28,8 @@ NEIGHBORS = 5
 TIE = 1e-6
 """Another class that has no more than this more probability is no evidence against a label: single
 precision rounds about as much."""
+SUSPICIOUS = 0.01
+"""Verified images set no threshold if they would score so high by chance with less than this."""
 MOST_REFERENCES = 5000
 """Instances that distances are measured to; more change little and take time."""
 
@@ -37,8 +40,8 @@ class Criteria:
 
     Attributes:
         alpha: greater than 0. None keeps within the budget: at most ``max_flag_rate`` of the
-            conforming instances are flagged; where too few are known to conform, that share of
-            all.
+            conforming instances are flagged; where too few are known to conform, or the verified
+            ones score higher than the others (suspects, not a fair draw), that share of all.
         beta: in [0, 1/k); None is 0.5/k.
         sigma: spread of the uniform-like vectors.
         num_vectors: their number.
@@ -289,8 +292,13 @@ def _alpha(
     if alpha is not None:
         return float(alpha), f"alpha {alpha:.4g}, as asked"
     known, known_as = conforming_scores, "predictions that you passed as conforming"
+    least = math.ceil(1 / budget) - 1
+    remedy = f"verify {least} or more that conform, drawn at random, and it keeps a promise about"
     if known is None:
         known, known_as = scores[(table["verified"] >= 0) & ~table["is_nc"]], "verified images"
+        if _are_suspects(table):
+            remedy = f"the {len(known):,} verified that conform score like suspects; {remedy}"
+            known = known[:0]
     if len(known):
         found = threshold_for_budget(known, budget)
         if math.isfinite(found):
@@ -299,11 +307,17 @@ def _alpha(
                 f"on average, if they are like the {len(known):,} {known_as}"
             )
     found = _upper_share(scores, budget)
-    return found, (
-        f"alpha {found:.4g}, so that {budget:.3g} of all images are flagged (verify "
-        f"{math.ceil(1 / budget) - 1} or more that conform, drawn at random, and it keeps a "
-        "promise about those instead)"
-    )
+    told = f"so that {budget:.3g} of all images are flagged ({remedy} those instead)"
+    return found, f"alpha {found:.4g}, {told}"
+
+
+def _are_suspects(table: pd.DataFrame) -> bool:
+    """Whether images that somebody looked at score higher than those of a fair draw would."""
+    looked, scores = (table["verified"] >= 0) | table["is_nc"], table["score"]
+    if not looked.any() or looked.all():
+        return False
+    test = mannwhitneyu(scores[looked], scores[~looked], alternative="greater")
+    return bool(test.pvalue < SUSPICIOUS)
 
 
 def confidently_wrong(pred_probs: np.ndarray, given_labels: np.ndarray) -> np.ndarray:

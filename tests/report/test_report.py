@@ -179,12 +179,27 @@ def test_verified_images_keep_the_budget():
     found = assess(probs, probs.argmax(axis=1), verified_labels=verified, max_flag_rate=0.1)
     score = found.table["score"].to_numpy()
     assert found.thresholds.alpha == threshold_for_budget(score[:100], 0.1)
-    assert "100 verified" in found.facts["Non-conforming"]
+    assert "100 verified images" in found.facts["Non-conforming"]
     # Too few to promise anything: the share of all, and the page says what would help.
     verified[5:] = -1
     found = assess(probs, probs.argmax(axis=1), verified_labels=verified, max_flag_rate=0.1)
     assert (score >= found.thresholds.alpha).sum() == 40
     assert "verify 9 or more" in found.facts["Non-conforming"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_suspects_set_no_threshold(seed: int):
+    probs = predictions(600, 5, seed)
+    given = probs.argmax(axis=1)
+    first = assess(probs, given)
+    order = np.argsort(-first.table["score"].to_numpy())
+    by_chance = np.random.default_rng(seed).permutation(600)[:60]
+    for rows, are_suspects in ((order[:60], True), (by_chance, False)):
+        verified, is_nc = np.full(600, -1), np.zeros(600, bool)
+        verified[rows[:40]], is_nc[rows[40:]] = given[rows[:40]], True
+        found = assess(probs, given, verified_labels=verified, is_nc=is_nc)
+        assert (found.thresholds.alpha == first.thresholds.alpha) == are_suspects
+        assert ("score like suspects" in found.facts["Non-conforming"]) == are_suspects
 
 
 def test_a_reference_image_is_no_neighbour_of_itself():
