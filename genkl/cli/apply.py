@@ -68,15 +68,14 @@ def _apply(options: argparse.Namespace) -> None:
     from genkl.report.decisions import apply_decisions, merge_decisions, read_decisions
     from genkl.storage import replacing
 
-    sources = [*options.decisions, options.labels]
-    out = checked_destination("--out", options.out, sources, options.overwrite)
+    read_from = [*options.decisions, options.labels]
+    out = checked_destination("--out", options.out, read_from, options.overwrite)
     people = {path.stem: path for path in options.decisions}
     if len(people) < len(options.decisions):
         raise ValueError("DECISIONS has two files of one name, and a person is called as the file")
     read = {name: read_decisions(path) for name, path in people.items()}
     merged, agreement = merge_decisions(read)
-    columns = given_of(options, ["image_column", "label_column", "image_suffix"])
-    told = {"suggestions": options.suggestions, **columns}
+    told = given_of(options, ["suggestions", "image_column", "label_column", "image_suffix"])
     table = apply_decisions(options.labels, merged, **told)
     with replacing(out) as path:
         table.to_csv(path, index=False)

@@ -138,6 +138,7 @@ def _predict(options: argparse.Namespace) -> None:
     if options.dry_run:
         print_facts(told, options.json)
         return
+    announce(options.folder)
     made = predict_folder(options.folder, options.labels, seed=options.seed, **network, **columns)
     table = made.to_frame()
     with replacing(out) as path:
@@ -176,10 +177,8 @@ def of_folder(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, An
         network["backbone"] = get_backbone(options.backbone, weights, seed=options.seed)
     else:
         network["backbone"] = EFFICIENTNET_LITE0
-    return network, {
-        "class_names": options.classes,
-        **given_of(options, ["label_column", *columns]),
-    }
+    told = {"class_names": options.classes, **given_of(options, ["label_column", *columns])}
+    return network, told
 
 
 def plan_of(files: LabelledFiles, present: np.ndarray, network: dict[str, Any]) -> dict[str, Any]:
@@ -195,10 +194,9 @@ def plan_of(files: LabelledFiles, present: np.ndarray, network: dict[str, Any]) 
     if "backbone" not in network:
         return plan | {"features": list(map(str, network["features"].shape))}
     backbone, size = network["backbone"], network.get("size", network["backbone"].size)
-    device = {name: network[name] for name in ("device",) if name in network}
     check_size(backbone, size)
-    pick_device(**device)
-    return plan | {"backbone": backbone.name, "size": size, **device}
+    pick_device(device := network.get("device", "auto"))
+    return plan | {"backbone": backbone.name, "size": size, "device": device}
 
 
 def read_features(path: str) -> np.ndarray:
@@ -224,3 +222,9 @@ def read_features(path: str) -> np.ndarray:
 def watched() -> bool:
     """Whether somebody sees a bar."""
     return sys.stderr.isatty()
+
+
+def announce(folder: object) -> None:
+    """Say that work begins, where nobody sees a bar."""
+    if not watched():
+        print(f"{folder}: features, then predictions; thousands take minutes", file=sys.stderr)

@@ -11,6 +11,7 @@ from genkl.cli.options import add_command, flag, given_of, print_facts, print_js
 from genkl.cli.predict import (
     FolderOptions,
     LabelOptions,
+    announce,
     of_folder,
     plan_of,
     read_features,
@@ -212,6 +213,7 @@ def _of_folder(folder: Path, options: argparse.Namespace, criteria: dict[str, An
         return plan_of(files, present, network)
 
     def assessed() -> tuple[Assessment, ImageFiles]:
+        announce(folder)
         return assess_folder(folder, options.labels, **network, **columns, **criteria)
 
     return plan, assessed

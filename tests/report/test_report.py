@@ -650,6 +650,34 @@ def test_what_was_verified_is_suggested():
     assert (frame["suggestion"] == frame["verified"])[known].all()
 
 
+def test_what_is_decided_on_the_page_becomes_a_cleaned_table(opened, colors: Path, tmp_path: Path):
+    names = sorted(f"{p.parent.name}/{p.name}" for p in colors.glob("*/*") if p.stem != "broken")
+    lines = ["image,label,shop", *(f"{name},{name.split('/')[0]},s1" for name in names)]
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    options = {"backbone": EYES, "cache_dir": tmp_path / "c", "progress": False, "min_gap": 0.2}
+    found, images = assess_folder(colors, tmp_path / "labels.csv", **options)
+    page = opened(found, written=write_page(found, tmp_path / "page.html", images))
+    page.page.click("#begin")
+    for _ in range(page.page.evaluate("genklReport.shown.length")):
+        page.page.keyboard.press("p")
+    page.page.keyboard.press("Escape")
+    with page.page.expect_download() as download:
+        page.page.click("#download")
+    download.value.save_as(tmp_path / "anna.csv")
+    out = tmp_path / "cleaned.csv"
+    asked = ["apply", str(tmp_path / "anna.csv"), "--labels", str(tmp_path / "labels.csv")]
+    assert main([*asked, "--out", str(out)]) == 0
+    cleaned = pd.read_csv(out, dtype=str).set_index("image")
+    assert cleaned.loc["green/wrong-0.jpg", ["label", "given", "by"]].tolist() == [
+        "red", "green", "anna",
+    ]  # fmt: skip
+    assert cleaned.loc["blue/wrong-1.jpg", "label"] == "green"
+    assert (cleaned["shop"] == "s1").all()
+    again, _ = assess_folder(colors, out, **options)
+    kinds = dict(zip(again.table["image"], again.kinds(), strict=True))
+    assert kinds["green/wrong-0.jpg"] == kinds["blue/wrong-1.jpg"] == FINE
+
+
 def test_filters_and_orders(opened):
     found = sample(hostile=False)
     page = opened(found)
