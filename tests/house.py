@@ -190,15 +190,15 @@ def measures() -> list[Measure]:
     puzzling, vague = riddles(house), named(house, "one")
     step = training_step()
     return [
-        Measure("code lines of genkl/", lines, 8_000, 12_800),
+        Measure("code lines of genkl/", lines, 8_000, 12_870),
         Measure(
-            "code lines of everything but tests", sum(len(m.lines) for m in house), 13_000, 20_460
+            "code lines of everything but tests", sum(len(m.lines) for m in house), 13_000, 20_530
         ),
         Measure(
             "characters in a code line of genkl/",
             round(sum(m.characters for m in package) / lines, 1),
             37,
-            38.9,
+            39.0,
         ),
         Measure("largest file (code lines)", largest[0], 350, 350, largest[1]),
         Measure("longest function (code lines)", *max(functions)[:1], 45, 45, max(functions)[1]),

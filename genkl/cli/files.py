@@ -194,8 +194,9 @@ def _class_numbers(what: str, values: np.ndarray, predictions: Predictions) -> n
     if "" in texts:
         raise TableError(what, "has no label", "write one, or -1 for none", texts.index(""))
     names = predictions.classes or ()
-    # Numbers are names where all classes are called by numbers, such as 3 and 7.
-    if all(map(_is_integer, texts)) and not (names and all(map(_is_integer, names))):
+    # Numbers are names where classes are called by them, such as 3 and 7.
+    by_name = all(map(_is_integer, names)) or {*texts} <= {*names, "-1"}
+    if all(map(_is_integer, texts)) and not (names and by_name):
         numbers = np.array(texts).astype(np.int64)
         check_labels(what, np.where(numbers == -1, 0, numbers), predictions.num_classes)
         return numbers

@@ -135,7 +135,9 @@ def _plan(request: Request) -> dict[str, Any]:
     if source.table is not None:
         at_once = source.table.unit_bytes
     memory = 200 * mebi  # Python, its libraries, and the rows that are looked at at a time
-    if request.streams:
+    if request.settings.alpha is None and request.options.out is None:
+        steps = "read all rows; show what each alpha would flag"
+    elif request.streams:
         steps = f"read rows strip by strip; write {request.options.values}"
         memory += at_once * (2 if source.path.suffix == ".csv" else 6)
     else:
@@ -238,7 +240,7 @@ def _survey(request: Request) -> None:
         scores = evaluate(probs, rule, num_threads=request.options.threads)
     path, predicted = AlphaPath(scores, np.sort(scores)), probs.argmax(axis=1)
     by_share = {share: math.ceil(1e4 * path.alpha_for(share)) / 1e4 for share in SHARES}
-    rows = []
+    named, rows = source.classes or range(source.num_classes), []
     for alpha in sorted({*PAPER_ALPHAS, *by_share.values()}):
         mask = path.mask(alpha)
         instances, flagged = _class_counts(source, predicted, mask)
@@ -250,15 +252,15 @@ def _survey(request: Request) -> None:
                 "flagged": float(mask.mean()),
                 "peak of flagged": _median(probs[mask].max(axis=1)),
                 "peak of spared": _median(probs[~mask].max(axis=1)),
-                "most flagged class": source.classes[most] if source.classes else most,
-                "of it": float(shares[most]),
+                "most flagged class": named[most] if mask.any() else "-",
+                "of it": float(shares[most]) if mask.any() else math.nan,
             }
         )
     if request.options.json:
         print_json({"configuration": _configuration(request, settings), "survey": rows})
         return
     percent, short = "{:.1%}".format, "{:.2f}".format
-    formats = {"alpha": "{:.4g}".format, "flagged": percent, "of it": percent}
+    formats = {"alpha": "{:.4f}".format, "flagged": percent, "of it": percent}
     formats |= {"peak of flagged": short, "peak of spared": short}
     print(f"{source.path}: {source.rows} predictions, {source.num_classes} classes; no alpha\n")
     print(pd.DataFrame(rows).to_string(index=False, formatters=formats, na_rep="-"))
@@ -266,13 +268,13 @@ def _survey(request: Request) -> None:
         "\nA peak is the largest probability; medians are shown. Choose alpha by a promise about "
         "instances\nknown to conform, by a share, or as the paper does. Add one of:\n"
         "  --conforming validation_probs.npy --max-flag-rate 0.05\n"
-        f"  --alpha {by_share[0.05]:.4g}    (flags 5 % or less)\n"
+        f"  --alpha {by_share[0.05]:.4f}    (flags 5 % or less)\n"
         "  --alpha 0.9    (the paper's lie between 0.9 and 1.1; see --preset)"
     )
 
 
-def _median(values: np.ndarray) -> float | None:
-    return float(np.median(values)) if len(values) else None
+def _median(values: np.ndarray) -> float:
+    return float(np.median(values)) if len(values) else math.nan
 
 
 # --- What is said ----------------------------------------------------------------------------

@@ -194,5 +194,5 @@ def print_facts(facts: dict[str, Any], as_json: bool = False) -> None:
         if isinstance(value, dict):
             value = [f"{inner} {setting}" for inner, setting in value.items()]
         if value not in (None, []):
-            text = ", ".join(value) if isinstance(value, list) else value
+            text = ", ".join(map(str, value)) if isinstance(value, list) else value
             print(f"{name:<{max(map(len, facts))}}  {text}")

@@ -158,7 +158,7 @@ def of_folder(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, An
 
     columns = [name for name in get_type_hints(FolderOptions) if name not in NETWORK]
     if options.labels is None:
-        for name in ("label_column", "image_column", "verified_column"):
+        for name in ("label_column", "image_column", "group_column", "verified_column"):
             if getattr(options, name):
                 raise ValueError(
                     f"{flag(name)} is given and no --labels; pass the table, or leave it out"
@@ -192,7 +192,7 @@ def plan_of(files: LabelledFiles, present: np.ndarray, network: dict[str, Any]) 
 
     plan = {"images": len(present), "classes": list(files.class_names)}
     if "backbone" not in network:
-        return plan | {"features": list(map(str, network["features"].shape))}
+        return plan | {"features": list(network["features"].shape)}
     backbone, size = network["backbone"], network.get("size", network["backbone"].size)
     check_size(backbone, size)
     pick_device(device := network.get("device", "auto"))

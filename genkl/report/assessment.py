@@ -29,7 +29,7 @@ TIE = 1e-6
 """Another class that has no more than this more probability is no evidence against a label: single
 precision rounds about as much."""
 SUSPICIOUS = 0.01
-"""Verified images set no threshold if they would score so high by chance with less than this."""
+"""Verified images are no fair draw if they would score like this by chance with less."""
 MOST_REFERENCES = 5000
 """Instances that distances are measured to; more change little and take time."""
 
@@ -293,12 +293,14 @@ def _alpha(
         return float(alpha), f"alpha {alpha:.4g}, as asked"
     known, known_as = conforming_scores, "predictions that you passed as conforming"
     least = math.ceil(1 / budget) - 1
-    remedy = f"verify {least} or more that conform, drawn at random, and it keeps a promise about"
+    remedy = f"verify {least} or more that conform, drawn at random, and it keeps a promise"
     if known is None:
         known, known_as = scores[(table["verified"] >= 0) & ~table["is_nc"]], "verified images"
-        if _are_suspects(table):
-            remedy = f"the {len(known):,} verified that conform score like suspects; {remedy}"
-            known = known[:0]
+        if len(known) and (bias := _bias(table)):
+            known_as += f" (which score {bias} than the others, as no fair draw would)"
+            if bias == "higher":
+                remedy = f"verified images score like suspects, who promise nothing; {remedy}"
+                known = known[:0]
     if len(known):
         found = threshold_for_budget(known, budget)
         if math.isfinite(found):
@@ -307,17 +309,19 @@ def _alpha(
                 f"on average, if they are like the {len(known):,} {known_as}"
             )
     found = _upper_share(scores, budget)
-    told = f"so that {budget:.3g} of all images are flagged ({remedy} those instead)"
+    told = f"so that {budget:.3g} of all images are flagged ({remedy} about those instead)"
     return found, f"alpha {found:.4g}, {told}"
 
 
-def _are_suspects(table: pd.DataFrame) -> bool:
-    """Whether images that somebody looked at score higher than those of a fair draw would."""
+def _bias(table: pd.DataFrame) -> str:
+    """Whether images that somebody looked at score "higher" or "lower" than a fair draw; or ""."""
     looked, scores = (table["verified"] >= 0) | table["is_nc"], table["score"]
     if not looked.any() or looked.all():
-        return False
-    test = mannwhitneyu(scores[looked], scores[~looked], alternative="greater")
-    return bool(test.pvalue < SUSPICIOUS)
+        return ""
+    for way, side in (("higher", "greater"), ("lower", "less")):
+        if mannwhitneyu(scores[looked], scores[~looked], alternative=side).pvalue < SUSPICIOUS:
+            return way
+    return ""
 
 
 def confidently_wrong(pred_probs: np.ndarray, given_labels: np.ndarray) -> np.ndarray:

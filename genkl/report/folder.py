@@ -26,6 +26,8 @@ from genkl.rule.neighbors import near_copies
 
 FOLDS = 5
 REPEATS = 3
+ATTEMPTS = 50
+"""Divisions that are tried until every class is learned in each."""
 REGULARISATION = 10.0
 """C of the logistic regressions times the number of features (each of variance 1). Strong, for
 labels that aren't trusted."""
@@ -73,8 +75,8 @@ def check_column_names(class_names: Sequence[str]) -> None:
     """Refuse classes that a table of predictions can't tell from its other columns."""
     for name in {"image", "label"} & {*class_names}:
         raise ValueError(
-            f"class_names has {name!r}, which is a column of the table of predictions, too; give "
-            "that class another name"
+            f"a class is called {name!r}, as a column of the table of predictions is; give it "
+            "another name"
         )
 
 
@@ -98,7 +100,7 @@ def predict_folder(
         folder: of the images, with a sub-folder for each class if there is no table.
         labels: a CSV file, see `genkl.data.folder.load_folder`.
         features: of your own, shape (M, d), a row for each line of the table, or for each image in
-            the order of their paths; None extracts them.
+            the order of their paths, folder by folder; None extracts them.
         backbone: the frozen network.
         seed: of the folds.
         progress: show bars.
@@ -148,7 +150,7 @@ def predict_folder(
 
 def _own_features(features: np.ndarray, files: LabelledFiles) -> np.ndarray:
     features = np.asarray(features)
-    if features.ndim != 2 or len(features) != len(files.names):
+    if features.ndim != 2 or len(features) != len(files.names) or not features.shape[1]:
         raise ValueError(
             f"features has shape {features.shape} and {len(files.names)} images are listed; pass "
             "one row for each, in their order"
@@ -267,7 +269,8 @@ def held_out_probs(
         folds: at least 2.
         repeats: divisions, at least 1.
         groups: of rows that no fold parts, such as near copies or images of one sender, shape (N,);
-            the label of a group's first row counts for shares. None parts any two rows.
+            the label of a group's first row counts for shares. A class that is in a single group
+            has its rows parted: nothing would predict it. None parts any two rows.
         class_names: k names, for messages.
         progress: show a bar.
 
@@ -275,7 +278,8 @@ def held_out_probs(
         Shape (N, k), float64.
 
     Raises:
-        ValueError: fewer than two classes with a label, a class with a single one, or bad numbers.
+        ValueError: fewer than two classes with a label, a class with a single one, bad numbers, or
+            groups that leave some class nothing to learn from, however they are divided.
 
     Source: cross-validated predictions, as confident learning :cite:p:`northcutt2021confident` uses
     them; their average over models is what GenKL scores.
@@ -310,21 +314,34 @@ def held_out_probs(
 def _parts(
     labels: np.ndarray, groups: np.ndarray | None, folds: int, seed: int
 ) -> Iterator[np.ndarray]:
-    """Which rows each fold holds out: groups as wholes, of every label a share."""
-    from sklearn.model_selection import StratifiedKFold
+    """Which rows each fold holds out: groups as wholes, of every label a share, and never all."""
+    from sklearn.model_selection import KFold, StratifiedKFold
 
     rows = np.arange(len(labels))
+    if groups is not None:  # a class in one group: its rows are parted
+        groups = np.unique(groups, return_inverse=True)[1]
+        pairs = np.unique(np.stack([labels, groups]), axis=1)
+        alone = np.bincount(pairs[0])[pairs[0]] == 1
+        parted = np.isin(groups, pairs[1, alone])
+        groups = np.where(parted, len(rows) + rows, groups)
     _, leads, group = np.unique(
         rows if groups is None else groups, return_index=True, return_inverse=True
     )
-    if np.bincount(labels[leads]).max() < 2:  # nothing but copies: then they are parted
-        leads = group = rows
-    folds = min(folds, int(np.bincount(labels[leads]).max()))  # no class is in each otherwise
-    division = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():  # a rare class is not in every fold
-        warnings.filterwarnings("ignore", message="The least populated class")
-        parts = [held_out for _, held_out in division.split(leads, labels[leads])]
-    return (np.isin(group, part) for part in parts)
+    most = int(np.bincount(labels[leads]).max())
+    kind, folds = (
+        (StratifiedKFold, min(folds, most)) if most > 1 else (KFold, min(folds, len(leads)))
+    )
+    for attempt in range(ATTEMPTS):
+        division = kind(folds, shuffle=True, random_state=seed + attempt * 1_000_003)
+        with warnings.catch_warnings():  # a rare class is not in every fold
+            warnings.filterwarnings("ignore", message="The least populated class")
+            parts = [np.isin(group, held) for _, held in division.split(leads, labels[leads])]
+        if all(len(np.unique(labels[~part])) == len(np.unique(labels)) for part in parts):
+            return iter(parts)
+    raise ValueError(
+        f"groups leave a class nothing to learn from in {ATTEMPTS} divisions into {folds} folds: "
+        "too few groups have it, or near copies join them; divide by something finer"
+    )
 
 
 def _taught(files: LabelledFiles, rows: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from genkl.data.folder import NO_LABEL
 from genkl.report.assessment import FINE, KINDS, OOD, WRONG, Assessment
 from genkl.storage import write_atomically
 
@@ -26,14 +27,13 @@ def no_class_name(class_names: Sequence[str]) -> str:
 def to_frame(assessment: Assessment) -> pd.DataFrame:
     """One row per instance, in the order of the assessment.
 
-    Columns: ``image``, ``label`` (given), ``verified`` (empty where nobody looked), ``kind``,
-    ``suggestion`` (what was verified; else a class where the label is likely wrong,
-    `no_class_name` for what looks out of distribution, the given label for what looks fine, empty
-    for what looks ambiguous),
-    ``predicted``, ``dominant_entries``, the numbers behind them, and of a folder ``copy_of`` (the
-    first of the images that are nearly the same as this one, empty for most). With ``verified``
-    filled in it is a table that `genkl.data.folder.load_folder` reads, with
-    ``non_conforming_name="none"``.
+    Columns: ``image``, ``label`` (given, -1 where there is none), ``verified`` (empty where nobody
+    looked), ``kind``, ``suggestion`` (what was verified; else a class where the label is likely
+    wrong, `no_class_name` for what looks out of distribution, the given label for what looks fine,
+    empty for what looks ambiguous), ``predicted``, ``dominant_entries``, the numbers behind them,
+    and of a folder ``copy_of`` (the first of the images that are nearly the same as this one, empty
+    for most). With ``verified`` filled in it is a table that `genkl.data.folder.load_folder` reads,
+    with ``non_conforming_name="none"``.
     """
     none = no_class_name(assessment.class_names)
     table, kinds = assessment.table, assessment.kinds()
@@ -48,7 +48,7 @@ def to_frame(assessment: Assessment) -> pd.DataFrame:
     frame = pd.DataFrame(
         {
             "image": table["image"],
-            "label": given,
+            "label": np.where(given == "", NO_LABEL, given),
             "verified": verified,
             "kind": np.array(KINDS, dtype=object)[kinds],
             "suggestion": suggestion,

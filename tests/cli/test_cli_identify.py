@@ -452,16 +452,37 @@ def test_without_alpha_it_says_what_each_would_flag(probs, capsys):
     for row in survey.to_dict("records"):
         mask = genkl.identify_nc(probs, row["alpha"], float(BETA), vectors)
         assert row["flagged"] == mask.mean()
-        peak = row["peak of flagged"]
-        assert np.isnan(peak) if not mask.any() else peak == np.median(probs[mask].max(axis=1))
+        if mask.any():
+            assert row["peak of flagged"] == np.median(probs[mask].max(axis=1))
         shares = [mask[probs.argmax(axis=1) == c].mean() for c in range(K)]
-        assert row["of it"] == np.nanmax(shares) == shares[row["most flagged class"]]
+        if mask.any():
+            assert row["of it"] == np.nanmax(shares) == shares[row["most flagged class"]]
     assert run("p.npy", "--beta", BETA) == 0
     shown = capsys.readouterr().out
     at_five = float(re.search(r"--alpha (\S+) +\(flags 5 % or less\)", shown)[1])
     assert genkl.identify_nc(probs, at_five, float(BETA), vectors).mean() <= 0.05
     for way in ("--conforming", "--preset", "Add one of"):
         assert way in shown
+    assert run("p.npy", "--dry-run") == 0
+    assert "show what each alpha would flag" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_alpha_that_the_survey_shows_flags_what_it_says(seed, capsys):
+    probs = np.random.default_rng(seed).dirichlet(np.full(10, 0.3), 200)  # alphas above 1
+    np.save("p.npy", probs)
+    assert run("p.npy") == 0
+    alpha = float(re.search(r"--alpha (\S+) +\(flags 5 % or less\)", capsys.readouterr().out)[1])
+    assert genkl.identify_nc(probs, alpha, 0.05, genkl.uniform_like_vectors(10)).mean() <= 0.05
+
+
+def test_labels_that_are_names_of_classes_are_taken_as_names(capsys):
+    table = as_table(predictions(k=3), ["1", "2", "other"])
+    table.assign(label=["1", "2", "-1"] * 100).to_csv("named.csv", index=False)
+    asked = ["named.csv", "--id", "image", "--label-column", "label", *RULE, "--out", "o.csv"]
+    assert run(*asked) == 0
+    given = pd.read_csv("o.csv", dtype=str, keep_default_na=False)["given_label"]
+    assert given[:3].tolist() == ["1", "2", ""]
 
 
 def test_a_bar_is_shown_in_a_terminal_alone(probs, capsys, monkeypatch):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from scipy.stats import binomtest
 
 import genkl
 from genkl.cli import main
+from genkl.cli.run import _show_comparison
 
 SHORT = [
     "run", "--preset", "digits", "--rounds", "1", "--set", "pretrain.steps", "30",
@@ -77,11 +79,26 @@ def test_a_folder_of_ones_own_is_compared_with_its_labels_as_they_are(tmp_path, 
     beside = json.loads((tmp_path / "here" / "given-labels" / "record.json").read_text())
     plain = beside["rounds"][0]["test_accuracy"]
     low, high = binomtest(round(12 * plain), 12).proportion_ci(method="wilson")
-    assert f"given labels: {plain:.1%} of 12 test images [{low:.1%}, {high:.1%}]" in said
+    assert f"table has them): {plain:.1%} of 12 test images [{low:.1%}, {high:.1%}]" in said
     assert f"GenKL: {accuracy:.1%} of 12 test images" in said
     assert ("! GenKL is not better" in said) == (accuracy <= plain)
     assert main([*asked, "--resume"]) == 0  # both go on
-    assert f"given labels: {plain:.1%} of 12" in capsys.readouterr().err
+    assert f"table has them): {plain:.1%} of 12" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "said"),
+    [(0.5, 0.5, "is not better"), (0.6, 0.5, "than chance"), (0.9, 0.5, "")],
+)
+def test_a_lead_is_said_to_be_one_where_chance_would_not_give_it(own, other, said, capsys):
+    runs = [
+        SimpleNamespace(method=name, best=SimpleNamespace(test_accuracy=share))
+        for name, share in (("GenKL", own), ("given labels", other))
+    ]
+    _show_comparison(*runs, 30)
+    told = capsys.readouterr().err
+    assert ("!" in told) == bool(said)
+    assert said in told
 
 
 def test_a_folder_in_use_and_another_run_are_refused_before_anything_is_loaded(capsys, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from genkl.cli import main
-from genkl.report import assess_folder, predict_folder
+from genkl.report import assess_folder, held_out_probs, predict_folder
 
 CLASSES = ("bag", "hat", "shoe")
 SENDERS = 12
@@ -119,7 +119,7 @@ def test_what_is_refused_before_any_work(folder, tmp_path: Path, capsys):
     for wrong, message in (
         ([str(tmp_path / "probs.npy")], "the table's name must end in .parquet or .csv"),
         ([str(tmp_path / "p.csv"), *eyes, "--size", "32"], "--size is given and --features, too"),
-        ([str(tmp_path / "p.csv"), "--labels", "named.csv"], "--classes has 'label'"),
+        ([str(tmp_path / "p.csv"), "--labels", "named.csv"], "a class is called 'label'"),
         ([str(root / "labels.csv"), "--overwrite"], "is a file to read from"),
     ):
         assert main([*asked, *wrong]) == 1
@@ -137,3 +137,36 @@ def test_the_plan_says_what_would_be_done(folder, tmp_path: Path, capsys):
     for text in ("60", "bag, hat, shoe", "EfficientNet-Lite0", str(out)):
         assert text.lower() in told.lower()
     assert not out.exists()
+
+
+def leads(labels: list[int], groups: list[int]) -> np.ndarray:
+    """Predictions from features that show group and label, so that only a leak knows the label."""
+    labels, groups = np.array(labels), np.array(groups)
+    shown = np.eye(groups.max() + 1)[groups][:, :, None] * np.eye(3)[labels][:, None, :]
+    noise = np.random.default_rng(0).normal(scale=0.1, size=(len(labels), 4))
+    features = np.hstack([shown.reshape(len(labels), -1), noise])
+    return held_out_probs(features, labels, labels.max() + 1, groups=groups)
+
+
+@pytest.mark.parametrize("first", [[0, 1, 2], [0, 0, 2]])
+def test_few_groups_are_kept_whole_whoever_leads_them(first: list[int]):
+    labels = [label for lead in first for label in [lead, *range(3), *range(3), *range(3)]]
+    probs = leads(labels, np.repeat([0, 1, 2], 10).tolist())
+    # What a label looks like in a group is learned in that group alone.
+    assert (probs.argmax(axis=1) == labels).mean() < 0.6
+
+
+def test_a_class_in_one_group_is_predicted_from_its_own_rows():
+    labels = [0] * 12 + [1] * 12 + [2] * 4
+    probs = leads(labels, [*np.repeat(range(6), 4), 6, 6, 6, 6])
+    assert (probs[-4:, 2] > 0.1).all()
+
+
+def test_every_class_is_learned_in_every_fold():
+    # Two of twelve groups have class 1, and none is led by it.
+    labels, groups = np.zeros(60, int), np.repeat(np.arange(12), 5)
+    labels[[2, 7]] = 1
+    features = np.random.default_rng(0).normal(size=(60, 4))
+    for seed in range(20):
+        probs = held_out_probs(features, labels, 2, groups=groups, seed=seed)
+        assert (probs[:, 1] > 0).all()

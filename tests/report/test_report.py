@@ -188,18 +188,23 @@ def test_verified_images_keep_the_budget():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_suspects_set_no_threshold(seed: int):
+@pytest.mark.parametrize("way", ["suspects", "by chance", "most conforming"])
+def test_suspects_set_no_threshold(seed: int, way: str):
     probs = predictions(600, 5, seed)
     given = probs.argmax(axis=1)
     first = assess(probs, given)
     order = np.argsort(-first.table["score"].to_numpy())
-    by_chance = np.random.default_rng(seed).permutation(600)[:60]
-    for rows, are_suspects in ((order[:60], True), (by_chance, False)):
-        verified, is_nc = np.full(600, -1), np.zeros(600, bool)
-        verified[rows[:40]], is_nc[rows[40:]] = given[rows[:40]], True
-        found = assess(probs, given, verified_labels=verified, is_nc=is_nc)
-        assert (found.thresholds.alpha == first.thresholds.alpha) == are_suspects
-        assert ("score like suspects" in found.facts["Non-conforming"]) == are_suspects
+    by_chance = np.random.default_rng(seed).permutation(600)
+    rows = {"suspects": order, "by chance": by_chance, "most conforming": order[::-1]}[way][:60]
+    verified, is_nc = np.full(600, -1), np.zeros(600, bool)
+    verified[rows[:40]], is_nc[rows[40:]] = given[rows[:40]], True
+    found = assess(probs, given, verified_labels=verified, is_nc=is_nc)
+    told = found.facts["Non-conforming"]
+    assert (found.thresholds.alpha == first.thresholds.alpha) == (way == "suspects")
+    assert ("score like suspects" in told) == (way == "suspects")
+    assert ("score lower than the others" in told) == (way == "most conforming")
+    alone = assess(probs, given, is_nc=is_nc)  # nothing that conforms: nothing to warn of
+    assert alone.facts == first.facts
 
 
 def test_a_reference_image_is_no_neighbour_of_itself():
@@ -849,7 +854,7 @@ def test_a_table_of_rounded_probabilities_with_some_labels_is_reported_on(table,
     assert "--normalize if they were rounded" in capsys.readouterr().err
     assert main([*usual, "--normalize"]) == 0
     told = pd.read_csv(tmp_path / "report.csv", keep_default_na=False)
-    assert (told["label"] == "").tolist() == [row < 5 for row in range(50)]
+    assert (told["label"] == "-1").tolist() == [row < 5 for row in range(50)]
 
 
 def test_the_command_reports_on_a_table(table: Path, tmp_path: Path, capsys):

@@ -423,7 +423,7 @@
       const likely = classes[predicted(row)];
       const signs = { [FINE]: given, [WRONG]: likely, [OOD]: noClass, [AMBIGUOUS]: "" }[kindOf[row]];
       const suggestion = verified(row) || signs;
-      lines.push([names[row], given, verified(row), kinds[kindOf[row]], suggestion, likely].map(quoted).join(",")
+      lines.push([names[row], given || "-1", verified(row), kinds[kindOf[row]], suggestion, likely].map(quoted).join(",")
         + `,${column.dominant[row]},` + [column.topProbs[row * top], column.givenProb[row], column.score[row],
         column.entropy[row], column.apart[row]].map(rounded).join(","));
     }
