@@ -59,9 +59,10 @@ def merge_decisions(people: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, p
         people: by name, each from `read_decisions`.
 
     Returns:
-        By image: ``decided`` (empty where nothing is), ``by`` (who, with semicolons), ``disputed``,
-        ``suggestion`` (of the first who has the image). And for each two people: ``images`` that
-        both decided, the share on which they ``agree``, and Cohen's ``kappa``.
+        One row per image, with ``decided`` (empty where nothing is), ``by`` (who, with semicolons),
+        ``disputed`` and ``suggestion`` (of the first who has the image). And one row per two
+        people, with the ``images`` that both decided, the share on which they ``agree``, and
+        Cohen's ``kappa``.
     """
     said = pd.DataFrame({name: frame["verified"] for name, frame in people.items()})
     suggested = pd.DataFrame({name: frame["suggestion"] for name, frame in people.items()})
@@ -105,11 +106,11 @@ def apply_decisions(
             `Columns`.
 
     Returns:
-        The table: its label column holds what was decided (-1 where no class fits), and new are
-        ``given`` (the label that came with the image), ``source`` (of `SOURCES`) and ``by``. A
-        verified label is replaced where it was decided otherwise; no other image becomes verified,
-        for suspects are no sample to choose thresholds by, or to test on. And the agreement, see
-        `merge_decisions`.
+        The table, whose label column holds what was decided (-1 where no class fits). New are
+        ``given`` (the label that came with the image), ``source`` (given, decided, suggested or
+        disputed) and ``by``. A verified label is replaced where it was decided otherwise; no other
+        image becomes verified, for suspects are no sample to choose thresholds by, or to test on.
+        And the agreement, see `merge_decisions`.
 
     Raises:
         TableError: a bad line, or a column of its own that is called as a new one.
